@@ -1,0 +1,55 @@
+# Every target makes .venv if it is missing and installs what it needs; nothing else has to be set up.
+#   make train ARGS="--epochs 5"        PYTHON=python3.12 make test
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help train test lint bench parity clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo 'Extra arguments: ARGS="...".  Another interpreter: PYTHON=python3.13.'
+
+train: $(VENV)/.installed-examples ## train the small convolutional net on handwritten digits
+	$(BIN)/python examples/train.py $(ARGS)
+
+test: $(VENV)/.installed-test,examples ## run the tests that need nothing but this repository
+	$(BIN)/python -m pytest --ignore=tests/parity $(ARGS)
+
+lint: $(VENV)/.installed-lint ## ruff and mypy
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy $(ARGS)
+
+bench: $(VENV)/.installed-bench ## compare with NumPy on this machine
+	$(BIN)/python -m minigrad.cli bench $(ARGS)
+
+parity: $(VENV)/.installed-test,examples $(VENV)/.installed-torch ## run the tests against PyTorch
+	$(BIN)/python -m pytest tests/parity $(ARGS)
+
+clean: ## remove .venv, caches and build outputs (runs/ is kept)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp file per set of extras: installed again only when pyproject.toml or setup.py changes.
+$(VENV)/.installed-torch: pyproject.toml | $(VENV)/.created
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	@touch $@
+
+$(VENV)/.installed-%: pyproject.toml setup.py | $(VENV)/.created
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' || \
+	  { echo "minigrad needs Python 3.11 to 3.14, $(PYTHON) is $$($(PYTHON) --version 2>&1); try PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python && $(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@touch $@

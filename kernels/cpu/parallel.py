@@ -1,0 +1,132 @@
+"""A loop over blocks on Numba's thread pool, without ``prange``.
+
+``prange`` compiles its body as a kernel of its own, wrapper included, and optimises it together with the serial
+version beside it: four to seven times the compile time of the serial loop (batch_norm_forward: 1.7 s against 0.34 s),
+and a training step meets dozens of kernels for the first time. ``parallel_for`` hands one compiled function to the
+same thread pool, or calls it in a row; there is one copy of the loop, and blocks are the same on any number of threads.
+"""
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np.ufunc import parallel as thread_pool
+
+from minigrad.kernels.cpu import compile as compiling
+from minigrad.kernels.cpu.compile import kernel
+
+if numba.config.DISABLE_JIT:
+
+    def parallel_for(body, count, parallel, arguments):
+        for block in range(count):
+            body(block, *arguments)
+
+    def scratch(like, size):
+        return np.empty(size, like.dtype)
+
+else:
+    thread_pool._launch_threads()  # a kernel from the cache refers to the pool's symbols
+
+    @intrinsic
+    def parallel_for(typingctx, body, count, parallel, arguments):
+        """Call body(block, *arguments) for block = 0 ... count - 1: on the thread pool if `parallel`, else in a row.
+
+        `body` is a function compiled by ``inline``; it returns nothing.
+        """
+        function = body.dispatcher
+        signature = typingctx.resolve_function_type(body, (types.intp, *arguments.types), {})
+        compiled = function.overloads[signature.args]
+
+        def emit(context, builder, _, values):
+            _, total, in_parallel, packed = values
+            context.active_code_library.add_linking_library(compiled.library)
+            worker = _worker(context, builder.module, compiled, arguments)
+            integer, pointer = ir.IntType(64), ir.PointerType(ir.IntType(8))
+            # What the pool (Numba's interface of generalised ufuncs) steps through is an array of bytes at address
+            # 0: the "address" of an element is its number.
+            bases = cgutils.alloca_once_value(builder, integer(0).inttoptr(pointer))
+            steps = cgutils.alloca_once_value(builder, integer(1))
+            counts = cgutils.alloca_once_value(builder, total)
+            failed = cgutils.alloca_once_value(builder, ir.IntType(8)(0))
+            data = cgutils.pack_struct(builder, [packed, failed])
+            data = builder.bitcast(cgutils.alloca_once_value(builder, data), pointer)
+            with builder.if_else(cgutils.is_true(builder, in_parallel)) as (then, otherwise):
+                with then:
+                    threads = cgutils.get_or_insert_function(
+                        builder.module, ir.FunctionType(integer, []), "get_num_threads"
+                    )
+                    launch = cgutils.get_or_insert_function(
+                        builder.module,
+                        ir.FunctionType(ir.VoidType(), [pointer] * 5 + [integer] * 3),
+                        "numba_parallel_for",
+                    )
+                    addresses = [builder.bitcast(a, pointer) for a in (worker, bases, counts, steps)]
+                    builder.call(launch, [*addresses, data, integer(0), integer(1), builder.call(threads, [])])
+                with otherwise:
+                    builder.call(worker, [bases, counts, steps, data])
+            with cgutils.if_unlikely(builder, cgutils.is_true(builder, builder.load(failed))):
+                context.call_conv.return_user_exc(builder, IndexError, ("a kernel read or wrote outside its arrays",))
+            return context.get_dummy_value()
+
+        return types.void(body, types.intp, types.boolean, arguments), emit
+
+    def _worker(context, module, compiled, arguments):
+        """The function that the pool calls: the body for each of counts[0] blocks from block bases[0] on.
+
+        A body raises only under NUMBA_BOUNDSCHECK; it then sets the flag behind the arguments.
+        """
+        integer, pointer = ir.IntType(64), ir.PointerType(ir.IntType(8))
+        parameters = [ir.PointerType(pointer), ir.PointerType(integer), ir.PointerType(integer), pointer]
+        name = module.get_unique_name("parallel_for_worker")
+        worker = ir.Function(module, ir.FunctionType(ir.VoidType(), parameters), name)
+        worker.linkage = "internal"
+        builder = ir.IRBuilder(worker.append_basic_block("entry"))
+        bases, counts, _, data = worker.args
+        first = builder.ptrtoint(builder.load(bases), integer)
+        count = builder.load(counts)
+        layout = ir.LiteralStructType([context.get_value_type(arguments), pointer])
+        content = builder.load(builder.bitcast(data, ir.PointerType(layout)))
+        packed, failed = builder.extract_value(content, 0), builder.extract_value(content, 1)
+        unpacked = [builder.extract_value(packed, i) for i in range(len(arguments.types))]
+        called = context.declare_function(module, compiled.fndesc)
+        with cgutils.for_range(builder, count, intp=integer) as loop:
+            status, _ = context.call_conv.call_function(
+                builder,
+                called,
+                compiled.signature.return_type,
+                compiled.signature.args,
+                [builder.add(first, loop.index), *unpacked],
+            )
+            with cgutils.if_unlikely(builder, status.is_error):
+                builder.store(ir.IntType(8)(1), failed)
+        builder.ret_void()
+        return worker
+
+
+    @intrinsic
+    def _stack(typingctx, like, size):
+        """A pointer to `size` (a literal) numbers of the type of `like` on the caller's stack."""
+        if not isinstance(size, types.IntegerLiteral):
+            raise numba.TypingError("scratch: the size must be a literal")
+
+        def emit(context, builder, signature, arguments):
+            return cgutils.alloca_once(builder, context.get_value_type(like), size=size.literal_value)
+
+        return types.CPointer(like)(like, size), emit
+
+    @numba.njit(forceinline=True)
+    def scratch(like, size):
+        """An uninitialised array of `size` (a literal) numbers of the type of the array `like`, on the stack."""
+        return numba.carray(_stack(like.dtype.type(0), size), size)
+
+
+def parallel_kernel(function=None, *, name=None):
+    """Compile a kernel that calls `parallel_for`: as ``kernel``, and safe to call from several Python threads."""
+    if function is None:
+        return lambda f: parallel_kernel(f, name=name)
+    dispatcher = kernel(function, name=name)
+    if numba.config.DISABLE_JIT or compiling._one_at_a_time is None:
+        return dispatcher
+    return compiling._serialised(dispatcher)

@@ -1,0 +1,262 @@
+"""Pooling over windows of (N, C, H, W). Every plane is independent, so planes are what runs in parallel."""
+
+from numba import prange
+
+from minigrad.kernels.cpu.compile import inline, kernel
+
+PARALLEL_READS = 60_000  # elements read; below it, waking the threads costs more than it saves
+
+
+@inline
+def _max_plane_2x2(x, out, indices, n, c):
+    """Windows of 2 x 2 side by side, unpadded: no branches and unit strides, so that LLVM vectorises the row."""
+    width = x.shape[3]
+    for i in range(out.shape[2]):
+        start = 2 * i * width
+        for j in range(out.shape[3]):
+            best, where = x[n, c, 2 * i, 2 * j], start + 2 * j
+            value = x[n, c, 2 * i, 2 * j + 1]
+            take = (value > best) | (value != value)
+            best, where = value if take else best, start + 2 * j + 1 if take else where
+            value = x[n, c, 2 * i + 1, 2 * j]
+            take = (value > best) | (value != value)
+            best, where = value if take else best, start + width + 2 * j if take else where
+            value = x[n, c, 2 * i + 1, 2 * j + 1]
+            take = (value > best) | (value != value)
+            best, where = value if take else best, start + width + 2 * j + 1 if take else where
+            out[n, c, i, j] = best
+            indices[n, c, i, j] = where
+
+
+@inline
+def _max_plane(
+    x, out, indices, n, c, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
+):
+    height, width = x.shape[2], x.shape[3]
+    for i in range(out.shape[2]):
+        top = i * stride_h - pad_top
+        for j in range(out.shape[3]):
+            left = j * stride_w - pad_left
+            best, where = -x.dtype.type(float("inf")), -1
+            for kh in range(kernel_h):
+                h = top + kh * dilation_h
+                if h < 0 or h >= height:
+                    continue
+                for kw in range(kernel_w):
+                    w = left + kw * dilation_w
+                    if w < 0 or w >= width:
+                        continue
+                    value = x[n, c, h, w]
+                    if where < 0 or value > best or value != value:
+                        best, where = value, h * width + w
+            out[n, c, i, j] = best
+            indices[n, c, i, j] = where
+
+
+@inline
+def _max_planes(
+    x, out, indices, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
+):
+    n, c = p // x.shape[1], p % x.shape[1]
+    if (kernel_h == 2 and kernel_w == 2 and stride_h == 2 and stride_w == 2 and pad_top == 0 and pad_left == 0
+            and dilation_h == 1 and dilation_w == 1 and 2 * out.shape[2] <= x.shape[2] and 2 * out.shape[3] <= x.shape[3]):
+        _max_plane_2x2(x, out, indices, n, c)
+    else:
+        _max_plane(x, out, indices, n, c, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left,
+                   dilation_h, dilation_w)
+
+
+@kernel(parallel=True)
+def max_pool2d_forward(
+    x, out, indices, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
+):
+    """Largest element of each window of `x` (N, C, H, W), and its position ``h * W + w`` in the plane.
+
+    Padding counts as minus infinity and is never the position. Of equal elements the first wins, NaN beats every
+    number (the last one, as in PyTorch). A window that lies wholly in the padding gives minus infinity and -1.
+    """
+    planes = out.shape[0] * out.shape[1]
+    if out.size * kernel_h * kernel_w < PARALLEL_READS:
+        for p in range(planes):
+            _max_planes(x, out, indices, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left,
+                        dilation_h, dilation_w)
+    else:
+        for p in prange(planes):
+            _max_planes(x, out, indices, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left,
+                        dilation_h, dilation_w)
+
+
+@inline
+def _scatter_plane(grad, indices, out, p):
+    n, c, width = p // out.shape[1], p % out.shape[1], out.shape[3]
+    for h in range(out.shape[2]):
+        for w in range(width):
+            out[n, c, h, w] = out.dtype.type(0)
+    for i in range(grad.shape[2]):
+        for j in range(grad.shape[3]):
+            where = indices[n, c, i, j]
+            if where >= 0:
+                out[n, c, 0, where] += grad[n, c, i, j]  # a position in the plane is a position in its first row
+
+
+@kernel(parallel=True)
+def max_pool2d_backward(grad, indices, out):
+    """Send each gradient to the position its maximum came from; windows that overlap add up, in order."""
+    planes = out.shape[0] * out.shape[1]
+    if out.size < PARALLEL_READS:
+        for p in range(planes):
+            _scatter_plane(grad, indices, out, p)
+    else:
+        for p in prange(planes):
+            _scatter_plane(grad, indices, out, p)
+
+
+@inline
+def _gather_plane(x, indices, out, p):
+    n, c = p // out.shape[1], p % out.shape[1]
+    for i in range(out.shape[2]):
+        for j in range(out.shape[3]):
+            where = indices[n, c, i, j]
+            out[n, c, i, j] = x[n, c, 0, where] if where >= 0 else x.dtype.type(0)
+
+
+@kernel(parallel=True)
+def max_pool2d_gather(x, indices, out):
+    """``out = x`` at the positions of the maxima: the adjoint of `max_pool2d_backward`."""
+    planes = out.shape[0] * out.shape[1]
+    if 4 * out.size < PARALLEL_READS:
+        for p in range(planes):
+            _gather_plane(x, indices, out, p)
+    else:
+        for p in prange(planes):
+            _gather_plane(x, indices, out, p)
+
+
+@inline
+def _mean_plane(x, out, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, count_include_pad):
+    n, c, height, width = p // x.shape[1], p % x.shape[1], x.shape[2], x.shape[3]
+    for i in range(out.shape[2]):
+        top = i * stride_h - pad_top
+        bottom = min(top + kernel_h, height + pad_top)
+        for j in range(out.shape[3]):
+            left = j * stride_w - pad_left
+            right = min(left + kernel_w, width + pad_left)
+            divisor = (bottom - top) * (right - left)
+            if not count_include_pad:
+                divisor = (min(bottom, height) - max(top, 0)) * (min(right, width) - max(left, 0))
+            total = x.dtype.type(0)
+            for h in range(max(top, 0), min(bottom, height)):
+                for w in range(max(left, 0), min(right, width)):
+                    total += x[n, c, h, w]
+            empty = max(top, 0) >= min(bottom, height) or max(left, 0) >= min(right, width)
+            out[n, c, i, j] = x.dtype.type(0) if empty else total / x.dtype.type(divisor)
+
+
+@kernel(parallel=True)
+def avg_pool2d_forward(x, out, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, count_include_pad):
+    """Mean of each window of `x` (N, C, H, W), by the rule of torch's avg_pool2d.
+
+    A window may hang over the far edge (ceil_mode): the part beyond the padding is never counted in the divisor,
+    the padding only if `count_include_pad`.
+    """
+    planes = out.shape[0] * out.shape[1]
+    if out.size * kernel_h * kernel_w < PARALLEL_READS:
+        for p in range(planes):
+            _mean_plane(x, out, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, count_include_pad)
+    else:
+        for p in prange(planes):
+            _mean_plane(x, out, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, count_include_pad)
+
+
+@inline
+def _share_plane(grad, out, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, count_include_pad):
+    n, c, height, width = p // out.shape[1], p % out.shape[1], out.shape[2], out.shape[3]
+    for h in range(height):
+        for w in range(width):
+            out[n, c, h, w] = out.dtype.type(0)
+    for i in range(grad.shape[2]):
+        top = i * stride_h - pad_top
+        bottom = min(top + kernel_h, height + pad_top)
+        for j in range(grad.shape[3]):
+            left = j * stride_w - pad_left
+            right = min(left + kernel_w, width + pad_left)
+            divisor = (bottom - top) * (right - left)
+            if not count_include_pad:
+                divisor = (min(bottom, height) - max(top, 0)) * (min(right, width) - max(left, 0))
+            if max(top, 0) >= min(bottom, height) or max(left, 0) >= min(right, width):
+                continue
+            share = grad[n, c, i, j] / out.dtype.type(divisor)
+            for h in range(max(top, 0), min(bottom, height)):
+                for w in range(max(left, 0), min(right, width)):
+                    out[n, c, h, w] += share
+
+
+@kernel(parallel=True)
+def avg_pool2d_backward(grad, out, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, count_include_pad):
+    """Gradient by the input of `avg_pool2d_forward`: each window shares its gradient out evenly."""
+    planes = out.shape[0] * out.shape[1]
+    if out.size + grad.size * kernel_h * kernel_w < PARALLEL_READS:
+        for p in range(planes):
+            _share_plane(grad, out, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, count_include_pad)
+    else:
+        for p in prange(planes):
+            _share_plane(grad, out, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, count_include_pad)
+
+
+@inline
+def _adaptive_mean_plane(x, out, p):
+    n, c, height, width = p // x.shape[1], p % x.shape[1], x.shape[2], x.shape[3]
+    rows, columns = out.shape[2], out.shape[3]
+    for i in range(rows):
+        top, bottom = i * height // rows, ((i + 1) * height + rows - 1) // rows
+        for j in range(columns):
+            left, right = j * width // columns, ((j + 1) * width + columns - 1) // columns
+            total = x.dtype.type(0)
+            for h in range(top, bottom):
+                for w in range(left, right):
+                    total += x[n, c, h, w]
+            out[n, c, i, j] = total / x.dtype.type((bottom - top) * (right - left))
+
+
+@kernel(parallel=True)
+def adaptive_avg_pool2d_forward(x, out):
+    """Means over as many windows of `x` (N, C, H, W) as `out` has pixels.
+
+    Window i of n over m elements runs from floor(i m / n) to ceil((i + 1) m / n), as in torch.
+    """
+    planes = out.shape[0] * out.shape[1]
+    if x.size < PARALLEL_READS:
+        for p in range(planes):
+            _adaptive_mean_plane(x, out, p)
+    else:
+        for p in prange(planes):
+            _adaptive_mean_plane(x, out, p)
+
+
+@inline
+def _adaptive_share_plane(grad, out, p):
+    n, c, height, width = p // out.shape[1], p % out.shape[1], out.shape[2], out.shape[3]
+    rows, columns = grad.shape[2], grad.shape[3]
+    for h in range(height):
+        for w in range(width):
+            out[n, c, h, w] = out.dtype.type(0)
+    for i in range(rows):
+        top, bottom = i * height // rows, ((i + 1) * height + rows - 1) // rows
+        for j in range(columns):
+            left, right = j * width // columns, ((j + 1) * width + columns - 1) // columns
+            share = grad[n, c, i, j] / out.dtype.type((bottom - top) * (right - left))
+            for h in range(top, bottom):
+                for w in range(left, right):
+                    out[n, c, h, w] += share
+
+
+@kernel(parallel=True)
+def adaptive_avg_pool2d_backward(grad, out):
+    """Gradient by the input of `adaptive_avg_pool2d_forward`."""
+    planes = out.shape[0] * out.shape[1]
+    if out.size < PARALLEL_READS:
+        for p in range(planes):
+            _adaptive_share_plane(grad, out, p)
+    else:
+        for p in prange(planes):
+            _adaptive_share_plane(grad, out, p)

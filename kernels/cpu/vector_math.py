@@ -1,0 +1,312 @@
+"""Scalar functions that LLVM turns into vectors: exp, log, erf, tanh, ... as polynomials without branches.
+
+``math.exp`` in a loop is one call of the C library per element; these are a handful of multiplications. They are
+compiled without ``reassoc`` and ``afn``: the first would fold the two steps of an argument reduction into one, the
+second replaces a vector's division and square root, but not a lone scalar's, by an estimate, and so makes the
+result depend on where a thread's share of the array begins.
+
+The polynomials are Chebyshev interpolants, fitted with mpmath on the interval named beside each. Largest errors
+against mpmath, in units in the last place (float32 / float64): see tests/kernels/test_elementwise.py.
+"""
+
+import math
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, overload
+
+STRICT = {"error_model": "numpy", "nogil": True, "fastmath": {"contract"}, "forceinline": True}
+
+
+def strict(function):
+    """Compile a scalar function: always inlined, its arithmetic exactly as written (but for fused multiply-add)."""
+    return numba.njit(function, **STRICT)
+
+
+_BITS = {types.float32: types.int32, types.float64: types.int64}
+_FLOATS = {bits: number for number, bits in _BITS.items()}
+
+if numba.config.DISABLE_JIT:
+
+    def bits_of(x):
+        return x.view(np.int32 if isinstance(x, np.float32) else np.int64)
+
+    def float_of(i):
+        return i.view(np.float32 if isinstance(i, np.int32) else np.float64)
+
+else:
+
+    @intrinsic
+    def bits_of(typingctx, x):
+        """The bits of a float32 or float64 as an int32 or int64."""
+
+        def emit(context, builder, signature, arguments):
+            return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
+
+        return _BITS[x](x), emit
+
+    @intrinsic
+    def float_of(typingctx, i):
+        """The float32 or float64 of these bits."""
+
+        def emit(context, builder, signature, arguments):
+            return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
+
+        return _FLOATS[i](i), emit
+
+
+def by_type(single, double):
+    """One scalar function out of its float32 and its float64 version."""
+
+    def pick(x):
+        return single(x) if isinstance(x, np.float32) else double(x)
+
+    @overload(pick, jit_options=STRICT)
+    def choose(x):
+        return single if x == types.float32 else double
+
+    return pick
+
+
+def _reduce32(x):
+    """x = n log 2 + r with |r| <= log(2) / 2; the low bits of `t` are n. Adding 1.5 * 2**23 rounds to an integer
+    without the float-to-int conversion, which is undefined for NaN."""
+    t = x * np.float32(1.4426950408889634) + np.float32(12582912.0)
+    n = t - np.float32(12582912.0)
+    r = x - n * np.float32(0.693359375)
+    return r + n * np.float32(0.00021219444005469057), np.int32(bits_of(t) - np.int32(0x4B400000))
+
+
+def _reduce64(x):
+    t = x * 1.4426950408889634 + 6755399441055744.0
+    n = t - 6755399441055744.0
+    r = x - n * 0.6931471803691238
+    return r - n * 1.9082149292705877e-10, bits_of(t) - 0x4338000000000000
+
+
+def _power32(n):
+    return float_of(np.int32(np.int32(n + np.int32(127)) << np.int32(23)))
+
+
+def _power64(n):
+    return float_of(np.int64(n + 1023) << np.int64(52))
+
+
+def _tail32(r):
+    """exp(r) - 1 for |r| <= log(2) / 2."""
+    q = np.float32(0.00139262508314976117)
+    q = q * r + np.float32(0.0083632328836826182)
+    q = q * r + np.float32(0.0416665542129841503)
+    q = q * r + np.float32(0.166665766661199283)
+    q = q * r + np.float32(0.5)
+    return q * (r * r) + r
+
+
+def _tail64(r):
+    q = 2.09147553258932022e-9
+    q = q * r + 2.51053127296221018e-8
+    q = q * r + 2.75572734787185805e-7
+    q = q * r + 2.75572551700008874e-6
+    q = q * r + 0.0000248015873256774619
+    q = q * r + 0.000198412698750022788
+    q = q * r + 0.00138888888888837112
+    q = q * r + 0.00833333333332608312
+    q = q * r + 0.0416666666666666698
+    q = q * r + 0.16666666666666671
+    q = q * r + 0.5
+    return q * (r * r) + r
+
+
+_reduce32, _reduce64, _power32, _power64, _tail32, _tail64 = map(
+    strict, (_reduce32, _reduce64, _power32, _power64, _tail32, _tail64)
+)
+
+
+def _exp32(x):
+    x = np.float32(-104.0) if x < np.float32(-104.0) else x
+    x = np.float32(89.0) if x > np.float32(89.0) else x
+    r, n = _reduce32(x)
+    half = np.int32(n >> np.int32(1))  # two factors: 2**n alone would overflow, or be subnormal
+    return (np.float32(1.0) + _tail32(r)) * _power32(half) * _power32(np.int32(n - half))
+
+
+def _exp64(x):
+    x = -746.0 if x < -746.0 else x
+    x = 710.0 if x > 710.0 else x
+    r, n = _reduce64(x)
+    half = n >> 1
+    return (1.0 + _tail64(r)) * _power64(half) * _power64(n - half)
+
+
+exp = by_type(_exp32, _exp64)
+
+
+def _log32(x):
+    small = x < np.float32(1.17549435e-38)
+    y = x * np.float32(8388608.0) if small else x
+    bits = np.int32(bits_of(y) - np.int32(0x3F3504F3))  # from √½: the mantissa comes out in [√½, √2)
+    e = np.float32(np.int32(bits >> np.int32(23))) - (np.float32(23.0) if small else np.float32(0.0))
+    f = float_of(np.int32(np.int32(bits & np.int32(0x7FFFFF)) + np.int32(0x3F3504F3))) - np.float32(1.0)
+    q = np.float32(-0.0767364150167402572)
+    q = q * f + np.float32(0.127226727880109615)
+    q = q * f + np.float32(-0.131275556512876516)
+    q = q * f + np.float32(0.142048559525710139)
+    q = q * f + np.float32(-0.166266456291274628)
+    q = q * f + np.float32(0.200012344610934552)
+    q = q * f + np.float32(-0.250007812398126962)
+    q = q * f + np.float32(0.333333300283547969)
+    q = q * f + np.float32(-0.5)
+    result = (q * (f * f) - e * np.float32(0.00021219444005469057)) + f + e * np.float32(0.693359375)
+    result = result if x < np.float32(np.inf) else x  # inf and NaN are their own logarithms
+    result = np.float32(-np.inf) if x == np.float32(0.0) else result
+    return np.float32(np.nan) if x < np.float32(0.0) else result
+
+
+def _log64(x):
+    small = x < 2.2250738585072014e-308
+    y = x * 4503599627370496.0 if small else x
+    bits = bits_of(y) - 0x3FE6A09E667F3BCD
+    e = np.float64(bits >> 52) - (52.0 if small else 0.0)
+    f = float_of((bits & 0xFFFFFFFFFFFFF) + 0x3FE6A09E667F3BCD) - 1.0
+    s = f / (2.0 + f)  # log(1 + f) = 2 artanh(s)
+    z = s * s
+    q = 0.13094416666525344
+    q = q * z + 0.132680261404287393
+    q = q * z + 0.15386267672882225
+    q = q * z + 0.181817951244767535
+    q = q * z + 0.222222223965529808
+    q = q * z + 0.285714285707822077
+    q = q * z + 0.40000000000000912
+    q = q * z + 0.666666666666666665
+    half = 0.5 * f * f
+    result = e * 0.6931471803691238 - ((half - (s * (half + q * z) + e * 1.9082149292705877e-10)) - f)
+    result = result if x < np.inf else x
+    result = -np.inf if x == 0.0 else result
+    return np.nan if x < 0.0 else result
+
+
+log = by_type(_log32, _log64)
+
+
+def log1p(x):
+    """log(1 + x) for x in [0, 1]: the logarithm of the rounded sum, plus what the rounding lost."""
+    one = type(x)(1)
+    u = one + x
+    return log(u) + (x - (u - one)) / u
+
+
+log1p = strict(log1p)
+
+
+def _tanh32(x):
+    a = abs(x)
+    a = np.float32(10.0) if a > np.float32(10.0) else a
+    r, n = _reduce32(a + a)
+    power = _power32(n)
+    t = power * _tail32(r) + (power - np.float32(1.0))  # exp(2 |x|) - 1, exact near 0
+    t = t / (t + np.float32(2.0))
+    return float_of(np.int32(bits_of(t) | np.int32(bits_of(x) & np.int32(-0x80000000))))
+
+
+def _tanh64(x):
+    a = abs(x)
+    a = 20.0 if a > 20.0 else a
+    r, n = _reduce64(a + a)
+    power = _power64(n)
+    t = power * _tail64(r) + (power - 1.0)
+    t = t / (t + 2.0)
+    return -t if x < 0.0 else t
+
+
+tanh = by_type(_tanh32, _tanh64)
+
+
+def _erf32(x):
+    a = abs(x)
+    a = np.float32(4.0) if a > np.float32(4.0) else a
+    z = x * x
+    p = np.float32(0.0000787587506268548834)  # erf(x) / x - 1 in x², [0, 1]
+    p = p * z + np.float32(-0.000801686428716586953)
+    p = p * z + np.float32(0.00518908742343397399)
+    p = p * z + np.float32(-0.0268542120106264124)
+    p = p * z + np.float32(0.112835947151602177)
+    p = p * z + np.float32(-0.37612626666720331)
+    p = p * z + np.float32(0.128379165848350946)
+    q = np.float32(1.63715141459364356e-6)  # log(1 - erf(x)), [1, 4]
+    q = q * a + np.float32(-0.0000460580426891897792)
+    q = q * a + np.float32(0.000596805625660779706)
+    q = q * a + np.float32(-0.00475959629326626464)
+    q = q * a + np.float32(0.0264211360056638967)
+    q = q * a + np.float32(-0.110080082948820247)
+    q = q * a + np.float32(-0.631826051559163014)
+    q = q * a + np.float32(-1.13023343484199403)
+    q = q * a + np.float32(0.000320138049677698837)
+    far = np.float32(1.0) - _exp32(q)
+    far = -far if x < np.float32(0.0) else far
+    return x + x * p if a < np.float32(1.0) else far
+
+
+def _erf64(x):
+    return math.erf(x)  # float64 serves gradient checks: exactness counts, speed does not
+
+
+_exp32 = strict(_exp32)
+erf = by_type(_erf32, _erf64)
+
+
+def _cos_sin32(x):
+    """cos and sin of 2πx for x in [0, 1): quadrants are exact in x, and each leaves |angle| <= π/4."""
+    t = x * np.float32(4.0) + np.float32(12582912.0)
+    quadrant = np.int32(bits_of(t) & np.int32(3))
+    angle = (x * np.float32(4.0) - (t - np.float32(12582912.0))) * np.float32(1.5707963267948966)
+    z = angle * angle
+    s = np.float32(-0.000195876390987376193)
+    s = s * z + np.float32(0.00833274710466453002)
+    s = s * z + np.float32(-0.166666646563122088)
+    s = s * z * angle + angle
+    c = np.float32(0.000024547689772460029)
+    c = c * z + np.float32(-0.00138883018675623691)
+    c = c * z + np.float32(0.0416666646534887929)
+    c = c * (z * z) + (np.float32(1.0) - np.float32(0.5) * z)
+    swap = np.int32(quadrant & np.int32(1)) != np.int32(0)
+    cosine, sine = (s if swap else c), (c if swap else s)
+    cosine = -cosine if (quadrant == np.int32(1)) | (quadrant == np.int32(2)) else cosine
+    return cosine, (-sine if quadrant >= np.int32(2) else sine)
+
+
+def _cos_sin64(x):
+    t = x * 4.0 + 6755399441055744.0
+    quadrant = bits_of(t) & 3
+    angle = (x * 4.0 - (t - 6755399441055744.0)) * 1.5707963267948966
+    z = angle * angle
+    s = 1.59179889793974333e-10
+    s = s * z + -2.50511298964501863e-8
+    s = s * z + 2.75573160931984052e-6
+    s = s * z + -0.000198412698367405321
+    s = s * z + 0.00833333333333093655
+    s = s * z + -0.166666666666666646
+    s = s * z * angle + angle
+    c = -1.13825446453492504e-11
+    c = c * z + 2.08761450494131791e-9
+    c = c * z + -2.755731726587808e-7
+    c = c * z + 0.0000248015872987544012
+    c = c * z + -0.00138888888888873898
+    c = c * z + 0.0416666666666666654
+    c = c * (z * z) + (1.0 - 0.5 * z)
+    swap = (quadrant & 1) != 0
+    cosine, sine = (s if swap else c), (c if swap else s)
+    cosine = -cosine if (quadrant == 1) | (quadrant == 2) else cosine
+    return cosine, (-sine if quadrant >= 2 else sine)
+
+
+cos_sin = by_type(_cos_sin32, _cos_sin64)
+
+
+def sigmoid(x):
+    one = type(x)(1)
+    return one / (one + exp(-x))
+
+
+sigmoid = strict(sigmoid)

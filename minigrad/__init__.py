@@ -1,0 +1,54 @@
+"""minigrad: tensors, automatic differentiation and neural networks, every kernel of them in Python.
+
+>>> import minigrad as mg
+>>> x = mg.tensor([1.0, 2.0, 3.0], requires_grad=True)
+>>> (x * x).sum().backward()
+>>> x.grad
+tensor([2., 4., 6.])
+"""
+
+from pathlib import Path as _Path
+
+# In a checkout the folders layers/ and kernels/ stand beside this one; installed, they are inside it.
+if not (_Path(__file__).parent / "kernels").exists():
+    __path__.append(str(_Path(__file__).parent.parent))
+
+from minigrad import functional, ops, random
+from minigrad.autograd import Function, detect_anomaly, enable_grad, grad, is_grad_enabled, no_grad
+from minigrad.creation import (
+    arange,
+    eye,
+    from_numpy,
+    full,
+    linspace,
+    ones,
+    ones_like,
+    rand,
+    randn,
+    tensor,
+    zeros,
+    zeros_like,
+)
+from minigrad.device import Device, cpu, get_device
+from minigrad.dtypes import bool, float32, float64, int64
+from minigrad.random import Generator, manual_seed
+from minigrad.tensor import Tensor
+from minigrad.version import __version__
+
+_ON_DEMAND = ("data", "layers", "optim", "testing")  # imported at their first use, so that import minigrad stays instant
+
+
+def __getattr__(name):
+    if name in _ON_DEMAND:
+        import importlib
+
+        return importlib.import_module(f"minigrad.{name}")
+    if name in ("save", "load"):
+        from minigrad import serialization
+
+        return getattr(serialization, name)
+    raise AttributeError(f"module 'minigrad' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *_ON_DEMAND, "load", "save"])

@@ -1,0 +1,7 @@
+"""``python -m minigrad.cli`` is ``minigrad``."""
+
+import sys
+
+from minigrad.cli import main
+
+sys.exit(main())

@@ -1,0 +1,131 @@
+"""Tensors from values, shapes and random numbers."""
+
+import numpy as np
+
+from minigrad import dtypes
+from minigrad.device import get_device
+from minigrad.dtypes import as_dtype, float32, is_float
+from minigrad.ops.common import as_shape
+from minigrad.random import default_generator
+from minigrad.tensor import Tensor
+
+
+def _finish(array, device, requires_grad):
+    out = Tensor(array, device)
+    return out.requires_grad_() if requires_grad else out
+
+
+def tensor(data, dtype=None, device=None, requires_grad=False):
+    """A tensor with a copy of some values.
+
+    Parameters
+    ----------
+    data : number, nested sequence, numpy.ndarray or Tensor
+    dtype : dtype, optional
+        float32, float64, int64 or bool. Left out: int64 or bool if the values are, float64 if they are a NumPy array
+        or tensor of it, else float32.
+    device : Device or str, optional
+    requires_grad : bool
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the values are not numbers, or rows have different lengths.
+    """
+    typed = isinstance(data, (np.ndarray, np.generic, Tensor))
+    try:
+        array = np.array(data.numpy() if isinstance(data, Tensor) else data)
+    except ValueError:
+        raise ValueError("tensor: expected rows of one length, got a ragged nested sequence") from None
+    if dtype is None:
+        dtype = dtypes.of_values(array)
+        if dtype == dtypes.float64 and not typed:
+            dtype = float32
+    elif array.dtype.kind not in "biuf":
+        raise TypeError(f"tensor: expected numbers or booleans, got an array of type {array.dtype}")
+    device = get_device(device)
+    return _finish(device.from_numpy(np.ascontiguousarray(array, as_dtype(dtype)).reshape(array.shape)), device,
+                   requires_grad)
+
+
+def from_numpy(array, device=None):
+    """A tensor with the values of a NumPy array; on the CPU it shares the array's memory.
+
+    A copy is made where memory cannot be shared: for another element type than float32, float64, int64 or bool
+    (smaller integers become int64, other floats float32), for an array that is not in C order, and for a read-only
+    one.
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"from_numpy: expected a numpy.ndarray, got {type(array).__name__}")
+    device = get_device(device)
+    dtype = dtypes.of_values(array)
+    return Tensor(device.from_numpy(array.astype(dtype) if array.dtype != dtype else array), device)
+
+
+def full(shape, value, dtype=None, device=None, requires_grad=False):
+    """A tensor of a shape with one value everywhere; int64 or bool if the value is, else float32."""
+    device = get_device(device)
+    if dtype is None:
+        dtype = dtypes.bool if isinstance(value, bool) else dtypes.int64 if isinstance(value, int) else float32
+    shape = as_shape("full", (shape,) if isinstance(shape, int) else tuple(shape))
+    return _finish(device.full(shape, value, as_dtype(dtype)), device, requires_grad)
+
+
+def zeros(*shape, dtype=float32, device=None, requires_grad=False):
+    """A tensor of zeros."""
+    return full(as_shape("zeros", shape), 0, dtype, device, requires_grad)
+
+
+def ones(*shape, dtype=float32, device=None, requires_grad=False):
+    """A tensor of ones."""
+    return full(as_shape("ones", shape), 1, dtype, device, requires_grad)
+
+
+def zeros_like(x, dtype=None):
+    """A tensor of zeros with the shape, device and (unless another is given) dtype of `x`."""
+    return full(x.shape, 0, dtype or x.dtype, x.device)
+
+
+def ones_like(x, dtype=None):
+    """A tensor of ones with the shape, device and (unless another is given) dtype of `x`."""
+    return full(x.shape, 1, dtype or x.dtype, x.device)
+
+
+def arange(start, stop=None, step=1, dtype=None, device=None, requires_grad=False):
+    """The numbers ``start, start + step, ...`` below `stop`; int64 if all three are ints, else float32."""
+    start, stop = (0, start) if stop is None else (start, stop)
+    if step == 0:
+        raise ValueError("arange: expected a step other than 0")
+    values = np.arange(start, stop, step)
+    return tensor(values, as_dtype(dtype) if dtype else dtypes.int64 if values.dtype.kind == "i" else float32, device,
+                  requires_grad)
+
+
+def linspace(start, stop, steps, dtype=float32, device=None, requires_grad=False):
+    """`steps` numbers from `start` to `stop`, both included."""
+    return tensor(np.linspace(start, stop, steps), dtype, device, requires_grad)
+
+
+def eye(n, dtype=float32, device=None):
+    """The identity matrix of size n."""
+    return tensor(np.eye(n), dtype, device)
+
+
+def _random(op, kernel, shape, dtype, device, requires_grad, generator):
+    device, dtype = get_device(device), as_dtype(dtype)
+    if not is_float(dtype):
+        raise TypeError(f"{op}: expected dtype float32 or float64, got {dtype}")
+    out = device.empty(as_shape(op, shape), dtype)
+    state = (generator or default_generator).state(device)
+    getattr(device.kernels, kernel)(out.ravel(), state)
+    return _finish(out, device, requires_grad)
+
+
+def randn(*shape, dtype=float32, device=None, requires_grad=False, generator=None):
+    """Numbers drawn from the standard normal distribution."""
+    return _random("randn", "random_normal", shape, dtype, device, requires_grad, generator)
+
+
+def rand(*shape, dtype=float32, device=None, requires_grad=False, generator=None):
+    """Numbers drawn uniformly from [0, 1)."""
+    return _random("rand", "random_uniform", shape, dtype, device, requires_grad, generator)

@@ -1,0 +1,89 @@
+"""The differentiable ops: for each a `Function` (forward beside backward) and the function that checks and calls it.
+
+One file per family; `common` holds what they share.
+"""
+
+from minigrad.ops.activation import gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh
+from minigrad.ops.conv import conv2d
+from minigrad.ops.elementwise import (
+    abs,
+    add,
+    cast,
+    clip,
+    clone,
+    div,
+    eq,
+    exp,
+    ge,
+    gt,
+    le,
+    log,
+    logical_and,
+    logical_not,
+    logical_or,
+    lt,
+    maximum,
+    minimum,
+    mul,
+    ne,
+    neg,
+    pow,
+    sign,
+    sqrt,
+    sub,
+    to_device,
+    where,
+)
+from minigrad.ops.indexing import embedding, getitem, pad
+from minigrad.ops.loss import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    huber_loss,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+    smooth_l1_loss,
+)
+from minigrad.ops.matmul import linear, matmul
+from minigrad.ops.norm import batch_norm, dropout, layer_norm
+from minigrad.ops.pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d
+from minigrad.ops.reduction import (
+    all,
+    any,
+    argmax,
+    argmin,
+    log_softmax,
+    logsumexp,
+    max,
+    mean,
+    min,
+    softmax,
+    std,
+    sum,
+    sum_to,
+    var,
+)
+from minigrad.ops.shape import (
+    broadcast_to,
+    cat,
+    expand,
+    flatten,
+    permute,
+    reshape,
+    split,
+    squeeze,
+    stack,
+    transpose,
+    unsqueeze,
+)
+
+__all__ = [
+    "abs", "adaptive_avg_pool2d", "add", "all", "any", "argmax", "argmin", "avg_pool2d", "batch_norm",
+    "binary_cross_entropy_with_logits", "broadcast_to", "cast", "cat", "clip", "clone", "conv2d", "cross_entropy",
+    "div", "dropout", "embedding", "eq", "exp", "expand", "flatten", "ge", "gelu", "getitem", "gt", "huber_loss",
+    "l1_loss", "layer_norm", "le", "leaky_relu", "linear", "log", "log_softmax", "logical_and", "logical_not",
+    "logical_or", "logsumexp", "lt", "matmul", "max", "max_pool2d", "maximum", "mean", "min", "minimum", "mse_loss",
+    "mul", "ne", "neg", "nll_loss", "pad", "permute", "pow", "relu", "reshape", "sigmoid", "sign", "silu",
+    "smooth_l1_loss", "softmax", "softplus", "split", "sqrt", "squeeze", "stack", "std", "sub", "sum", "sum_to",
+    "tanh", "to_device", "transpose", "unsqueeze", "var", "where",
+]

@@ -1,0 +1,299 @@
+"""Loss functions."""
+
+import numpy as np
+
+from minigrad.autograd import Function
+from minigrad.dtypes import int64
+from minigrad.ops.activation import softplus
+from minigrad.ops.common import broadcast_shapes, check_float, check_tensor, product
+from minigrad.ops.elementwise import abs, exp, where
+from minigrad.ops.reduction import log_softmax, mean, sum
+from minigrad.ops.shape import reshape
+from minigrad.tensor import Tensor
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+class CrossEntropy(Function):
+    """loss = log sum e^x - x[target] for each row, smoothed and weighted; x is (N, C, S), the target (N, S)"""
+
+    def forward(self, x, target, weight, label_smoothing, ignore_index):
+        self.params = {"label_smoothing": label_smoothing, "ignore_index": ignore_index}
+        if weight is None:
+            weight = self.device.empty((0,), x.dtype)
+        out, self.logsumexp = self.device.empty(target.shape, x.dtype), self.device.empty(target.shape, x.dtype)
+        self.device.kernels.cross_entropy_forward(
+            x, target, weight, out, self.logsumexp, label_smoothing, ignore_index
+        )
+        return out
+
+    def backward(self, grad):
+        x, target, weight = self.inputs
+        normaliser = Tensor(self.logsumexp, self.device)
+        return CrossEntropyGrad.apply(x, grad, target, weight, normaliser, **self.params), None, None
+
+
+class CrossEntropyGrad(Function):
+    """grad (softmax(x) sum t - t), t the smoothed and weighted target distribution"""
+
+    def forward(self, x, grad, target, weight, logsumexp, label_smoothing, ignore_index):
+        self.params = label_smoothing, ignore_index
+        out = self.device.empty(x.shape, x.dtype)
+        if weight is None:
+            weight = self.device.empty((0,), x.dtype)
+        self.device.kernels.cross_entropy_backward(
+            x, logsumexp, target, weight, grad, out, label_smoothing, ignore_index
+        )
+        return out
+
+    def compose(self, x, grad, target, weight, logsumexp):
+        probabilities = exp(log_softmax(x, 1))
+        t = target_distribution(target, x.shape[1], x.dtype, weight, *self.params)
+        return reshape(grad, (grad.shape[0], 1, grad.shape[1])) * (probabilities * sum(t, 1, keepdim=True) - t)
+
+
+def target_distribution(target, classes, dtype, weight, label_smoothing, ignore_index):
+    """Class indices (N, S) as smoothed, weighted target probabilities (N, C, S); zeros where ignored."""
+    labels = reshape(target, (target.shape[0], 1, target.shape[1]))
+    every = Tensor(target.device.from_numpy(np.arange(classes).reshape(1, classes, 1)), target.device)
+    one_hot = (labels == every).to(dtype)
+    t = one_hot * (1.0 - label_smoothing) + label_smoothing / classes
+    t = t if weight is None else t * reshape(weight, (1, classes, 1))
+    return t * (labels != ignore_index).to(dtype)
+
+
+class NllLoss(Function):
+    """loss = -x[target] for each row, weighted; x is (N, C, S), the target (N, S)"""
+
+    saves_inputs = False
+
+    def forward(self, x, target, weight, ignore_index):
+        self.target, self.source, self.ignore_index = target, x.shape, ignore_index
+        self.weight = self.device.empty((0,), x.dtype) if weight is None else weight
+        out = self.device.empty(target.shape, x.dtype)
+        self.device.kernels.nll_loss_forward(x, target, self.weight, out, ignore_index)
+        return out
+
+    def backward(self, grad):
+        target, weight = Tensor(self.target, self.device), Tensor(self.weight, self.device)
+        params = {"shape": self.source, "ignore_index": self.ignore_index}
+        return NllLossGrad.apply(grad, target, weight, **params), None, None
+
+
+class NllLossGrad(Function):
+    """-grad at the target of each row, zeros elsewhere"""
+
+    saves_inputs = False
+
+    def forward(self, grad, target, weight, shape, ignore_index):
+        self.target, self.weight, self.ignore_index = target, weight, ignore_index
+        out = self.device.empty(shape, grad.dtype)
+        self.device.kernels.nll_loss_backward(grad, target, weight, out, ignore_index)
+        return out
+
+    def backward(self, grad):
+        target, weight = Tensor(self.target, self.device), Tensor(self.weight, self.device)
+        return NllLoss.apply(grad, target, weight, ignore_index=self.ignore_index), None, None
+
+
+class ClassWeightOf(Function):
+    """The weight of each row's class: 1 without weights, 0 where ignored"""
+
+    differentiable = False
+    saves_inputs = False
+
+    def forward(self, target, weight, dtype, ignore_index):
+        out = self.device.empty(target.shape, dtype)
+        weight = self.device.empty((0,), dtype) if weight is None else weight
+        self.device.kernels.class_weight_of(target, weight, out, ignore_index)
+        return out
+
+
+def _check_reduction(op, reduction):
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"{op}: expected reduction to be 'mean', 'sum' or 'none', got {reduction!r}")
+
+
+def _reduce(op, losses, reduction):
+    if reduction == "mean":
+        _check_some(op, losses)
+        return mean(losses)
+    return losses if reduction == "none" else sum(losses)
+
+
+def _check_some(op, x):
+    if x.numel() == 0:
+        raise ValueError(f"{op}: expected at least one element to average over, got shape {x.shape} (an empty batch?)")
+
+
+def _check_classes(op, x, target, weight, ignore_index):
+    """Check logits and class indices; returns them as (N, C, S) and (N, S)."""
+    if x.ndim == 0 or x.ndim == 1 and target.ndim:
+        raise ValueError(f"{op}: expected an input of shape (N, C, ...) for targets of shape {target.shape}, got {x.shape}")
+    batch = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
+    if target.shape != batch:
+        raise ValueError(f"{op}: expected class indices of shape {batch} for an input of {x.shape}, got {target.shape}")
+    classes = x.shape[1] if x.ndim > 1 else x.shape[0]
+    if weight is not None and (weight.shape != (classes,) or weight.dtype != x.dtype):
+        raise ValueError(
+            f"{op}: expected weight of shape {(classes,)} and dtype {x.dtype}, got {weight.shape} and {weight.dtype}"
+        )
+    n, s = (x.shape[0], product(x.shape[2:])) if x.ndim > 1 else (1, 1)
+    target = reshape(target, (n, s))
+    bounds = x.device.empty((2,), int64)
+    x.device.kernels.target_range(target.data, bounds, ignore_index)
+    smallest, largest = [int(b) for b in x.device.to_numpy(bounds)]
+    if smallest < 0 or largest >= classes:
+        wrong = smallest if smallest < 0 else largest
+        raise ValueError(f"{op}: expected class indices from 0 to {classes - 1}, got {wrong}")
+    return reshape(x, (n, classes, s)), target
+
+
+def _class_reduction(op, losses, target, weight, dtype, reduction, ignore_index, shape):
+    """Mean (weighted by class), sum, or the losses in the target's shape."""
+    if reduction == "none":
+        return reshape(losses, shape)
+    if reduction == "sum":
+        return sum(losses)
+    _check_some(op, losses)
+    counted = ClassWeightOf.apply(target, weight, dtype=dtype, ignore_index=ignore_index)
+    return sum(losses) / sum(counted)
+
+
+def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
+    """Cross-entropy between logits and targets.
+
+    Parameters
+    ----------
+    x : Tensor of shape (N, C), (N, C, ...) or (C,)
+        Unnormalised log-probabilities (logits).
+    target : Tensor
+        Class indices, int64 of shape (N,), (N, ...) or (); or probabilities, of the shape and dtype of `x`.
+    weight : Tensor of shape (C,), optional
+        A weight per class. "mean" divides by the sum of the targets' weights.
+    ignore_index : int
+        Rows with this class index do not count.
+    reduction : {"mean", "sum", "none"}
+    label_smoothing : float
+        From 0 to 1: the part of the target distribution that is uniform (Szegedy et al., arXiv 1512.00567).
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or a class index is out of range.
+    """
+    op = "cross_entropy"
+    check_float(op, x)
+    check_tensor(op, target, "target")
+    _check_reduction(op, reduction)
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"{op}: expected label_smoothing from 0 to 1, got {label_smoothing}")
+    if target.dtype == x.dtype:
+        return _cross_entropy_probabilities(x, target, weight, reduction, label_smoothing)
+    if target.dtype != int64:
+        raise TypeError(f"{op}: expected class indices of dtype int64 or probabilities of {x.dtype}, got {target.dtype}")
+    logits, labels = _check_classes(op, x, target, weight, ignore_index)
+    losses = CrossEntropy.apply(logits, labels, weight, label_smoothing=float(label_smoothing),
+                                ignore_index=ignore_index)
+    return _class_reduction(op, losses, labels, weight, x.dtype, reduction, ignore_index, target.shape)
+
+
+def _cross_entropy_probabilities(x, target, weight, reduction, label_smoothing):
+    op = "cross_entropy"
+    if target.shape != x.shape or x.ndim == 0:
+        raise ValueError(f"{op}: expected probabilities of the input's shape {x.shape}, got {target.shape}")
+    dim = 1 if x.ndim > 1 else 0
+    classes = x.shape[dim]
+    if label_smoothing:
+        target = target * (1.0 - label_smoothing) + label_smoothing / classes
+    if weight is not None:
+        if weight.shape != (classes,):
+            raise ValueError(f"{op}: expected weight of shape {(classes,)}, got {weight.shape}")
+        target = target * reshape(weight, (classes,) + (1,) * (x.ndim - dim - 1))
+    losses = -sum(target * log_softmax(x, dim), dim)
+    return _reduce(op, losses, reduction)
+
+
+def nll_loss(x, target, weight=None, ignore_index=-100, reduction="mean"):
+    """Negative log-likelihood of class indices.
+
+    Parameters
+    ----------
+    x : Tensor of shape (N, C), (N, C, ...) or (C,)
+        Log-probabilities.
+    target : Tensor of int64, shape (N,), (N, ...) or ()
+    weight, ignore_index, reduction :
+        As in `cross_entropy`.
+    """
+    op = "nll_loss"
+    check_float(op, x)
+    check_tensor(op, target, "target")
+    _check_reduction(op, reduction)
+    if target.dtype != int64:
+        raise TypeError(f"{op}: expected class indices of dtype int64, got {target.dtype}")
+    rows, labels = _check_classes(op, x, target, weight, ignore_index)
+    losses = NllLoss.apply(rows, labels, weight, ignore_index=ignore_index)
+    return _class_reduction(op, losses, labels, weight, x.dtype, reduction, ignore_index, target.shape)
+
+
+def _pairwise(op, x, target, reduction):
+    """Check prediction and target of an elementwise loss; broadcasting is an error, as it hides mistakes."""
+    check_float(op, x)
+    check_float(op, target, "target")
+    _check_reduction(op, reduction)
+    if x.shape != target.shape:
+        broadcast_shapes(op, x.shape, target.shape)
+        raise ValueError(f"{op}: expected target of the input's shape {x.shape}, got {target.shape}")
+    return x - target
+
+
+def mse_loss(x, target, reduction="mean"):
+    """Squared error ``(x - target) ** 2`` of two tensors of one shape."""
+    difference = _pairwise("mse_loss", x, target, reduction)
+    return _reduce("mse_loss", difference * difference, reduction)
+
+
+def l1_loss(x, target, reduction="mean"):
+    """Absolute error ``|x - target|`` of two tensors of one shape."""
+    return _reduce("l1_loss", abs(_pairwise("l1_loss", x, target, reduction)), reduction)
+
+
+def smooth_l1_loss(x, target, reduction="mean", beta=1.0):
+    """``d ** 2 / (2 * beta)`` where ``|d| < beta``, else ``|d| - beta / 2``, with ``d = x - target``."""
+    if beta < 0:
+        raise ValueError(f"smooth_l1_loss: expected beta >= 0, got {beta}")
+    if beta == 0:
+        return l1_loss(x, target, reduction)
+    d = _pairwise("smooth_l1_loss", x, target, reduction)
+    size = abs(d)
+    return _reduce("smooth_l1_loss", where(size < beta, d * d * (0.5 / beta), size - 0.5 * beta), reduction)
+
+
+def huber_loss(x, target, reduction="mean", delta=1.0):
+    """``d ** 2 / 2`` where ``|d| <= delta``, else ``delta * (|d| - delta / 2)``, with ``d = x - target``."""
+    if delta <= 0:
+        raise ValueError(f"huber_loss: expected delta > 0, got {delta}")
+    d = _pairwise("huber_loss", x, target, reduction)
+    size = abs(d)
+    return _reduce("huber_loss", where(size <= delta, d * d * 0.5, delta * (size - 0.5 * delta)), reduction)
+
+
+def binary_cross_entropy_with_logits(x, target, weight=None, reduction="mean", pos_weight=None):
+    """Cross-entropy of independent yes/no targets, from logits, safe from overflow.
+
+    Parameters
+    ----------
+    x, target : Tensor of one shape
+        Logits, and probabilities from 0 to 1.
+    weight : Tensor, optional
+        Factor of each element, broadcast.
+    pos_weight : Tensor, optional
+        Factor of the positive targets, broadcast.
+    """
+    op = "binary_cross_entropy_with_logits"
+    _pairwise(op, x.detach() if isinstance(x, Tensor) else x, target, reduction)
+    # -t log s(x) - (1 - t) log (1 - s(x)) = (1 - t) x + log (1 + e^-x); past 40 float64 sees no difference
+    positive = softplus(-x, threshold=40.0)
+    scaled = positive if pos_weight is None else positive * ((pos_weight - 1.0) * target + 1.0)
+    losses = (1.0 - target) * x + scaled
+    return _reduce(op, losses if weight is None else losses * weight, reduction)

@@ -1,0 +1,142 @@
+"""Matrix products. The gradients of a product are products again."""
+
+from minigrad.autograd import Function
+from minigrad.dtypes import promote
+from minigrad.ops.common import broadcast_shapes, check_float, check_one_dtype, check_tensor, product
+from minigrad.ops.reduction import sum
+from minigrad.ops.shape import expand, reshape
+
+
+class Matmul(Function):
+    """C = op(A) op(B) for stacks of matrices, op the identity or the transpose;  dA = dC B', dB = A' dC"""
+
+    def forward(self, a, b, transpose_a=0, transpose_b=0):
+        self.transposed = transpose_a, transpose_b
+        m = a.shape[2] if transpose_a else a.shape[1]
+        n = b.shape[1] if transpose_b else b.shape[2]
+        out = self.device.empty((max(a.shape[0], b.shape[0]) if a.shape[0] and b.shape[0] else 0, m, n), a.dtype)
+        work = self.device.workspace("matmul", a.dtype, a, b, transpose_a, transpose_b)
+        self.device.kernels.matmul(a, b, out, work, transpose_a, transpose_b)
+        return out
+
+    def backward(self, grad):
+        a, b = self.inputs
+        ta, tb = self.transposed
+        grad_a = grad_b = None
+        if self.needs_input_grad[0]:
+            grad_a = product_of(b, grad, tb, 1) if ta else product_of(grad, b, 0, 1 - tb)
+        if self.needs_input_grad[1]:
+            grad_b = product_of(grad, a, 1, ta) if tb else product_of(a, grad, 1 - ta, 0)
+        return grad_a, grad_b
+
+
+def product_of(a, b, transpose_a=0, transpose_b=0):
+    """The product of two stacks of matrices (B, M, K) and (B, K, N), either of them transposed."""
+    return Matmul.apply(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+
+
+class Linear(Function):
+    """y = x W' + b for a batch of rows;  dx = dy W, dW = dy' x, db = sum dy"""
+
+    def forward(self, x, weight, bias):
+        k = self.device.kernels
+        out = self.device.empty((x.shape[0], weight.shape[0]), x.dtype)
+        if bias is None:
+            bias = self.device.empty((0,), x.dtype)
+        work = self.device.workspace("linear_forward", x.dtype, x, weight, bias)
+        k.linear_forward(x, weight, bias, out, work)
+        return out
+
+    def backward(self, grad):
+        x, weight, bias = self.inputs
+        needs = self.needs_input_grad
+        return (
+            matmul(grad, weight) if needs[0] else None,
+            _matrix(product_of(_stack(grad), _stack(x), 1, 0)) if needs[1] else None,
+            sum(grad, 0) if needs[2] else None,
+        )
+
+
+def _stack(matrix):
+    return reshape(matrix, (1, *matrix.shape))
+
+
+def _matrix(stack):
+    return reshape(stack, stack.shape[1:])
+
+
+def matmul(a, b):
+    """Matrix product with NumPy's rules: vectors, matrices, and broadcast stacks of matrices.
+
+    Parameters
+    ----------
+    a : Tensor of shape (K,), (M, K) or (..., M, K)
+    b : Tensor of shape (K,), (K, N) or (..., K, N)
+
+    Raises
+    ------
+    ValueError
+        If an operand is 0-d or the inner extents differ.
+    """
+    check_float("matmul", a, "the first operand")
+    check_float("matmul", b, "the second operand")
+    if a.dtype != b.dtype:
+        dtype = promote(a.dtype, b.dtype)
+        a, b = a.to(dtype), b.to(dtype)
+    if a.ndim == 0 or b.ndim == 0:
+        raise ValueError(f"matmul: expected operands with at least one dimension, got {a.shape} and {b.shape}")
+    rows, columns = a.ndim > 1, b.ndim > 1
+    if a.shape[-1] != b.shape[-2 if columns else -1]:
+        raise ValueError(
+            f"matmul: expected the last extent of the first operand to match the second's, got {a.shape} and {b.shape}"
+        )
+    left = a if rows else reshape(a, (1, a.shape[0]))
+    right = b if columns else reshape(b, (b.shape[0], 1))
+    out = _matmul_stacks(left, right)
+    shape = out.shape[:-2] + ((out.shape[-2],) if rows else ()) + ((out.shape[-1],) if columns else ())
+    return out if shape == out.shape else reshape(out, shape)
+
+
+def _matmul_stacks(a, b):
+    """Matrix product of operands with at least two dimensions each."""
+    m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
+    if b.ndim == 2:  # one matrix on the right: the stack on the left is one tall matrix
+        rows = product(a.shape[:-1])
+        return reshape(product_of(reshape(a, (1, rows, k)), reshape(b, (1, k, n))), (*a.shape[:-1], n))
+    batch = broadcast_shapes("matmul", a.shape[:-2], b.shape[:-2])
+    stacks = []
+    for x in (a, b):
+        single = product(x.shape[:-2]) == 1
+        if not single and x.shape[:-2] != batch:
+            x = expand(x, (*batch, *x.shape[-2:]))
+        stacks.append(reshape(x, (1 if single else product(batch), *x.shape[-2:])))
+    out = product_of(*stacks)
+    return reshape(out, (*batch, m, n))
+
+
+def linear(x, weight, bias=None):
+    """``x @ weight.T + bias``
+
+    Parameters
+    ----------
+    x : Tensor of shape (..., in_features)
+    weight : Tensor of shape (out_features, in_features)
+    bias : Tensor of shape (out_features,), optional
+
+    Returns
+    -------
+    Tensor of shape (..., out_features)
+    """
+    check_float("linear", x)
+    check_float("linear", weight, "weight")
+    if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"linear: weight of shape {weight.shape} expects {weight.shape[-1] if weight.ndim else 0} input features, "
+            f"got {x.shape[-1] if x.ndim else 0} (input shape {x.shape})"
+        )
+    if bias is not None and check_tensor("linear", bias, "bias").shape != weight.shape[:1]:
+        raise ValueError(f"linear: expected bias of shape {weight.shape[:1]}, got {bias.shape}")
+    check_one_dtype("linear", x, weight=weight, bias=bias)
+    flat = x if x.ndim == 2 else reshape(x, (product(x.shape[:-1]), x.shape[-1]))
+    out = Linear.apply(flat, weight, bias)
+    return out if x.ndim == 2 else reshape(out, (*x.shape[:-1], weight.shape[0]))
