@@ -14,7 +14,7 @@ if not (_Path(__file__).parent / "kernels").exists():
     __path__.append(str(_Path(__file__).parent.parent))
 
 from minigrad import functional, ops, random
-from minigrad.autograd import Function, detect_anomaly, enable_grad, grad, is_grad_enabled, no_grad
+from minigrad.autograd import grad
 from minigrad.creation import (
     arange,
     eye,
@@ -31,6 +31,8 @@ from minigrad.creation import (
 )
 from minigrad.device import Device, cpu, get_device
 from minigrad.dtypes import bool, float32, float64, int64
+from minigrad.function import Function, apply_multiple
+from minigrad.modes import detect_anomaly, enable_grad, is_grad_enabled, no_grad
 from minigrad.random import Generator, manual_seed
 from minigrad.tensor import Tensor
 from minigrad.version import __version__

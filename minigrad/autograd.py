@@ -1,269 +1,12 @@
-"""Reverse-mode automatic differentiation: the tape and the walk back along it.
+"""Reverse-mode automatic differentiation: the walk back along the tape.
 
 An op is a `Function`. Calling it on tensors runs its ``forward`` on their arrays and, if a gradient is
 wanted, keeps the instance as the node of the graph. `backward` visits the nodes from the outputs towards
 the leaves and hands each node the gradient of its output; the node answers with the gradients of its inputs.
 """
 
-import re
-from contextlib import ContextDecorator
-from contextvars import ContextVar
-from typing import NamedTuple
-
-
-class Mode(NamedTuple):
-    """What holds in the current context (thread or task)."""
-
-    grad: bool = True
-    anomaly: bool = False
-
-
-_mode = ContextVar("minigrad_mode", default=Mode())
-
-
-class _ModeSwitch(ContextDecorator):
-    """Sets some fields of the mode inside a ``with`` block or a decorated function."""
-
-    change: dict = {}
-
-    def __init__(self):
-        self._tokens = []
-
-    def __enter__(self):
-        self._tokens.append(_mode.set(_mode.get()._replace(**self.change)))
-        return self
-
-    def __exit__(self, *exception):
-        _mode.reset(self._tokens.pop())
-
-    def _recreate_cm(self):
-        return type(self)()
-
-
-class no_grad(_ModeSwitch):
-    """Inside, ops are not recorded. A context manager and a decorator."""
-
-    change = {"grad": False}
-
-
-class enable_grad(_ModeSwitch):
-    """Inside, ops are recorded again, whatever surrounds the block. A context manager and a decorator."""
-
-    change = {"grad": True}
-
-
-class detect_anomaly(_ModeSwitch):
-    """Inside, the first NaN that an op's forward or backward produces raises an error that names the op.
-
-    Every result is read back for it, so use it to look for a fault, not to train.
-    """
-
-    change = {"anomaly": True}
-
-
-def is_grad_enabled():
-    """Whether ops are being recorded in this context."""
-    return _mode.get().grad
-
-
-class Function:
-    """One op: a forward computation on arrays beside the formula of its gradient.
-
-    A subclass writes
-
-    * ``forward(self, *arrays, **params)``: computes through ``self.device.kernels`` and returns an array;
-    * ``backward(self, grad)``: in Tensor ops, so that it can be differentiated itself; returns one gradient
-      (or None) per input, in order. Gradients of broadcast inputs may keep the broadcast shape: the engine
-      sums them back.
-
-    A fused gradient that is an op of its own may give ``compose(self, *inputs)`` instead of ``backward``:
-    the same mathematics in primitive ops, which the engine differentiates when a higher order is asked for.
-
-    Attributes
-    ----------
-    device : Device
-        Where the inputs live and the result goes.
-    inputs : tuple
-        What `apply` was given, if `saves_inputs`.
-    output : Tensor
-        The result, if `saves_output`. Only its array is kept, so no node refers to its own tensor.
-    needs_input_grad : tuple of bool
-        Per input, whether its gradient is wanted. All False while nothing is recorded.
-    """
-
-    saves_inputs = True
-    saves_output = False
-    differentiable = True
-    is_view = False  # the result shares memory with the first input
-    name = "function"
-    needs_input_grad = (False,) * 8  # more inputs than that are looked at only when recorded
-    hooks = None
-
-    def __init_subclass__(cls):
-        cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
-
-    @classmethod
-    def apply(cls, *inputs, **params):
-        """Run the op on tensors (other inputs are passed on as they are) and record it if needed."""
-        fn = cls()
-        device, recorded, arrays = None, False, []
-        for x in inputs:
-            if isinstance(x, Tensor):
-                arrays.append(x.data)
-                if x.device is not device:
-                    if device is not None:
-                        raise ValueError(f"{cls.name}: expected all tensors on one device, got {device} and {x.device}")
-                    device = x.device
-                if x.requires_grad:
-                    recorded = True
-            else:
-                arrays.append(x)
-        mode = _mode.get()
-        recorded = recorded and mode.grad and cls.differentiable
-        if recorded:
-            fn.needs_input_grad = tuple([isinstance(x, Tensor) and x.requires_grad for x in inputs])
-        fn.device = device
-        result = Tensor(fn.forward(*arrays, **params), device)
-        if cls.is_view:
-            result.version = inputs[0].version
-        if recorded:
-            fn._record(inputs, result)
-        if mode.anomaly:
-            _check_finite(fn, result, "forward")
-        return result
-
-    def _record(self, inputs, result):
-        parents, version = [], 0
-        for x in inputs:
-            if isinstance(x, Tensor):
-                version += x.version[0]
-                parents.append((x.fn or x) if x.requires_grad else None)
-            else:
-                parents.append(None)
-        self.parents = parents
-        self.shape = result.data.shape
-        if self.saves_inputs:
-            self.inputs = inputs
-            self.saved_version = version  # counters only grow, so their sum tells whether any has
-        if self.saves_output:
-            self.saved_output = result.data, result.version, result.version[0]
-        result.requires_grad = True
-        result.fn = self
-
-    def forward(self, *arrays, **params):
-        raise TypeError(f"{type(self).__name__} defines no forward")
-
-    def backward(self, *grads):
-        """The gradients of the inputs; by default those of `compose`."""
-        return _differentiate(self.compose, self.inputs, self.needs_input_grad, grads)
-
-    def compose(self, *inputs):
-        raise TypeError(f"{type(self).__name__} defines neither backward nor compose")
-
-    @property
-    def output(self):
-        array, version, number = self.saved_output
-        tensor = Tensor(array, self.device)
-        tensor.version = version
-        tensor.requires_grad, tensor.fn = True, self
-        return tensor
-
-    def check_versions(self):
-        """Raise if something that was saved for backward has been changed in place since."""
-        changed = self.saves_inputs and self.saved_version != sum(
-            [x.version[0] for x in self.inputs if isinstance(x, Tensor)]
-        )
-        if self.saves_output:
-            changed = changed or self.saved_output[1][0] != self.saved_output[2]
-        if changed:
-            raise RuntimeError(
-                f"backward: a tensor that {self.name} saved for its gradient was changed in place after the forward; "
-                "change it after backward, or work on a copy"
-            )
-
-    def free(self):
-        """Drop everything saved: the memory goes back, a second backward is an error."""
-        self.__dict__.clear()
-        self.parents = None
-
-    def __repr__(self):
-        return f"<{self.name}>"
-
-
-class Pick(Function):
-    """Output number `index` of a Function with several outputs (see `apply_multiple`)."""
-
-    saves_inputs = False
-
-
-def apply_multiple(cls, *inputs, **params):
-    """Like ``cls.apply`` for a Function whose forward returns several arrays; returns a tuple of tensors.
-
-    Its ``backward`` takes one gradient per output, None where that output did not take part.
-    """
-    fn = cls()
-    device = next(x.device for x in inputs if isinstance(x, Tensor))
-    for x in inputs:
-        if isinstance(x, Tensor) and x.device is not device:
-            raise ValueError(f"{cls.name}: expected all tensors on one device, got {device} and {x.device}")
-    fn.device = device
-    needs = tuple([isinstance(x, Tensor) and x.requires_grad for x in inputs])
-    recorded = _mode.get().grad and any(needs)
-    if recorded:
-        fn.needs_input_grad = needs
-    arrays = fn.forward(*[x.data if isinstance(x, Tensor) else x for x in inputs], **params)
-    results = tuple([Tensor(array, device) for array in arrays])
-    if recorded:
-        fn._record(inputs, results[0])
-        fn.outputs = len(results)
-        for index, result in enumerate(results):
-            pick = Pick()
-            pick.device, pick.parents, pick.index = device, (fn,), index
-            pick.shape = result.data.shape
-            result.requires_grad, result.fn = True, pick
-    if _mode.get().anomaly:
-        for result in results:
-            _check_finite(fn, result, "forward")
-    return results
-
-
-def _check_finite(fn, tensor, where):
-    if tensor.data.dtype.kind == "f" and bool((tensor.numpy() != tensor.numpy()).any()):
-        raise FloatingPointError(f"anomaly: the {where} of {fn.name} produced NaN (result of shape {tensor.shape})")
-
-
-def _differentiate(formula, inputs, needs, gradients):
-    """Gradients of ``formula(*inputs)`` with respect to the inputs that need one, at any order.
-
-    `formula` returns a tensor or several, `gradients` has one entry for each, None where nothing came back.
-    """
-    with enable_grad():
-        aliases = [Alias.apply(x) if need else x for x, need in zip(inputs, needs, strict=True)]
-        outputs = formula(*aliases)
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    pairs = [(y, g) for y, g in zip(outputs, gradients, strict=True) if g is not None and y.requires_grad]
-    wanted = [alias for alias, need in zip(aliases, needs, strict=True) if need]
-    if not pairs:
-        return (None,) * len(needs)
-    outputs, gradients = zip(*pairs, strict=True)
-    found = iter(grad(outputs, wanted, gradients, create_graph=is_grad_enabled(), allow_unused=True, _stop=True))
-    return tuple([next(found) if need else None for need in needs])
-
-
-class Alias(Function):
-    """y = x, as a node of its own."""
-
-    saves_inputs = False
-    is_view = True
-
-    def forward(self, x):
-        return x
-
-    def backward(self, grad):
-        return (grad,)
-
-
-# -- the walk back -----------------------------------------------------------------------------------------------
+from minigrad import modes
+from minigrad.function import Pick, check_finite
 
 
 def _count_uses(roots, stop):
@@ -321,6 +64,8 @@ class _Gradients:
 
     def add(self, node, grad, borrowed):
         if grad.data.shape != node.shape:  # the one place where broadcasting is undone
+            if ops.common.broadcast_shapes("backward", grad.data.shape, node.shape) != grad.data.shape:
+                raise RuntimeError(f"backward: expected a gradient of shape {node.shape}, got {grad.data.shape}")
             grad, borrowed = ops.sum_to(grad, node.shape), False
         known = self.total.get(node)
         if known is None:
@@ -359,8 +104,9 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
     gradients = _Gradients(in_place=not create_graph)
     uses = _count_uses([out.fn or out for out, _ in roots], stop)
     wanted = uses if targets is None else _leads_to(uses, targets, stop)
-    anomaly = _mode.get().anomaly
-    token = _mode.set(_mode.get()._replace(grad=create_graph))
+    anomaly = modes.current.get().anomaly
+    # Anomalies are looked for in what a backward answers, so that its op is named and not one inside it.
+    token = modes.current.set(modes.current.get()._replace(grad=create_graph, anomaly=False))
     try:
         for out, seed in roots:
             gradients.add(out.fn or out, seed, borrowed=True)
@@ -374,7 +120,7 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
                 targets[node] = grad
             if isinstance(node, Tensor):
                 if targets is None and grad is not None:
-                    _accumulate(node, grad, own, create_graph)
+                    _accumulate(node, grad, own)
                 continue
             if node in stop:
                 continue
@@ -389,45 +135,52 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
                     uses[parent] -= 1
                     if uses[parent] == 0:
                         ready.append(parent)
-            if not retain_graph:
+            if not retain_graph and node in wanted:
                 node.free()
     finally:
-        _mode.reset(token)
+        modes.current.reset(token)
 
 
 def _hand_down(node, grad, gradients, wanted, anomaly):
     """Run one node's backward and pass its answers on to its parents."""
     node.check_versions()
-    answers = node.backward(*grad) if type(grad) is list else node.backward(grad)
-    for position, (parent, answer) in enumerate(zip(node.parents, answers, strict=True)):
+    given = grad if type(grad) is list else [grad]
+    answers = node.backward(*given)
+    held = [x.data for x in (*given, *answers) if x is not None]  # arrays that somebody may hold on to
+    if node.saves_inputs:
+        held += [x.data for x in node.inputs if isinstance(x, Tensor)]
+    if node.saves_output:
+        held.append(node.saved_output[0])
+    for parent, answer in zip(node.parents, answers, strict=True):
         if parent is None or answer is None or parent not in wanted:
             continue
         if anomaly:
-            _check_finite(node, answer, "backward")
-        shared = answer is grad or answer.data.base is not None
-        if not shared:
-            for i, other in enumerate(answers):
-                if other is answer and i != position:
-                    shared = True
-        gradients.add(parent, answer, shared)
+            check_finite(node, answer, "backward")
+        array = answer.data
+        gradients.add(parent, answer, array.base is not None or sum([other is array for other in held]) > 1)
 
 
 def _run_hooks(node, grad):
     for hook in tuple(node.hooks.values()):
         replaced = hook(grad)
         if replaced is not None:
-            if replaced.shape != grad.shape:
-                raise ValueError(f"hook: expected a gradient of shape {grad.shape}, got {replaced.shape}")
+            if not isinstance(replaced, Tensor):
+                raise TypeError(f"hook: expected a Tensor or None to be returned, got {type(replaced).__name__}")
+            if replaced.shape != grad.shape or replaced.dtype != grad.dtype:
+                raise ValueError(
+                    f"hook: expected a gradient of shape {grad.shape} and dtype {grad.dtype}, "
+                    f"got {replaced.shape} and {replaced.dtype}"
+                )
             grad = replaced
     return grad
 
 
-def _accumulate(leaf, grad, own, create_graph):
+def _accumulate(leaf, grad, own):
     """Add to ``leaf.grad``. A first gradient becomes it, copied unless nobody else holds its array."""
     if leaf.grad is not None:
         leaf.grad = leaf.grad + grad
     else:
-        leaf.grad = grad if own or create_graph else ops.clone(grad)
+        leaf.grad = grad if own else ops.clone(grad)
 
 
 def backward(tensor, gradient=None, retain_graph=None, create_graph=False):
@@ -507,5 +260,5 @@ def _seed(tensor, gradient, caller):
     return gradient
 
 
-from minigrad.tensor import Tensor  # noqa: E402 - a node's inputs are tensors, a tensor's maker is a node
 from minigrad import ops  # noqa: E402
+from minigrad.tensor import Tensor  # noqa: E402 - gradients are tensors, and a tensor's backward starts the walk

@@ -62,23 +62,33 @@ def from_numpy(array, device=None):
     return Tensor(device.from_numpy(array.astype(dtype) if array.dtype != dtype else array), device)
 
 
+def _extents(op, shape):
+    shape = as_shape(op, shape)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"{op}: expected extents of at least 0, got shape {shape}")
+    return shape
+
+
 def full(shape, value, dtype=None, device=None, requires_grad=False):
     """A tensor of a shape with one value everywhere; int64 or bool if the value is, else float32."""
     device = get_device(device)
+    value = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"full: expected the value as a number, got {type(value).__name__}")
     if dtype is None:
         dtype = dtypes.bool if isinstance(value, bool) else dtypes.int64 if isinstance(value, int) else float32
-    shape = as_shape("full", (shape,) if isinstance(shape, int) else tuple(shape))
+    shape = _extents("full", (shape,) if isinstance(shape, int) else tuple(shape))
     return _finish(device.full(shape, value, as_dtype(dtype)), device, requires_grad)
 
 
 def zeros(*shape, dtype=float32, device=None, requires_grad=False):
     """A tensor of zeros."""
-    return full(as_shape("zeros", shape), 0, dtype, device, requires_grad)
+    return full(_extents("zeros", shape), 0, dtype, device, requires_grad)
 
 
 def ones(*shape, dtype=float32, device=None, requires_grad=False):
     """A tensor of ones."""
-    return full(as_shape("ones", shape), 1, dtype, device, requires_grad)
+    return full(_extents("ones", shape), 1, dtype, device, requires_grad)
 
 
 def zeros_like(x, dtype=None):
@@ -115,7 +125,7 @@ def _random(op, kernel, shape, dtype, device, requires_grad, generator):
     device, dtype = get_device(device), as_dtype(dtype)
     if not is_float(dtype):
         raise TypeError(f"{op}: expected dtype float32 or float64, got {dtype}")
-    out = device.empty(as_shape(op, shape), dtype)
+    out = device.empty(_extents(op, shape), dtype)
     state = (generator or default_generator).state(device)
     getattr(device.kernels, kernel)(out.ravel(), state)
     return _finish(out, device, requires_grad)

@@ -17,16 +17,18 @@ def is_float(dtype):
 
 
 def as_dtype(dtype):
-    """The dtype of a name, a NumPy scalar type or a Python type (``float`` means float32)."""
+    """The dtype of a name, a NumPy scalar type or a Python type (``float`` means float32, ``int`` int64)."""
     if dtype is float:
         return float32
+    if dtype is int:
+        return int64
     try:
-        dtype = np.dtype(dtype)
+        found = None if dtype is None else np.dtype(dtype)
     except TypeError:
-        dtype = None
-    if dtype not in _RANK:
-        raise TypeError(f"dtype: expected float32, float64, int64 or bool, got {dtype}")
-    return dtype
+        found = None
+    if found not in _RANK:
+        raise TypeError(f"dtype: expected float32, float64, int64 or bool, got {dtype!r}")
+    return found
 
 
 def promote(a, b):

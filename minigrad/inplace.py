@@ -1,8 +1,10 @@
 """Changes in place. They are never recorded, so they are refused where a gradient would be lost."""
 
+import numpy as np
+
 from minigrad import ops
-from minigrad.autograd import is_grad_enabled
-from minigrad.ops.common import NUMBER, product, strided_scatter
+from minigrad.modes import is_grad_enabled
+from minigrad.ops.common import NUMBER, broadcast_shapes, product, strided_scatter
 from minigrad.ops.indexing import parse_index
 from minigrad.tensor import Tensor
 
@@ -17,12 +19,16 @@ def _check(op, x):
 
 def _values(op, x, shape, value):
     """What is to be written, as a tensor of the target's dtype and shape."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, NUMBER):
         return Tensor(x.device.full(shape, value, x.dtype), x.device)
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: expected a Tensor or a number, got {type(value).__name__}")
     if value.device is not x.device:
         raise ValueError(f"{op}: expected a tensor on {x.device}, got one on {value.device}")
+    if len(shape) < value.ndim or broadcast_shapes(op, value.shape, shape) != shape:
+        raise ValueError(f"{op}: expected values of shape {shape} or one that broadcasts to it, got {value.shape}")
     return ops.expand(value.detach().to(x.dtype), shape)
 
 

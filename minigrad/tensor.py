@@ -7,7 +7,6 @@ from collections import OrderedDict
 
 import numpy as np
 
-from minigrad import autograd
 from minigrad.device import get_device
 from minigrad.dtypes import as_dtype, bool as bool_, float32, float64, int64, is_float
 
@@ -479,4 +478,4 @@ class RemovableHandle:
         self.remove()
 
 
-from minigrad import inplace, ops  # noqa: E402 - ops are written in tensors, a tensor's methods call ops
+from minigrad import autograd, inplace, ops  # noqa: E402 - ops are written in tensors, a tensor's methods call ops

@@ -2,15 +2,20 @@
 
 Numba's own cache cannot serve a library well: it raises at import when the package lies in a read-only
 folder, it does not see an edit of a function in another file, and it does not cache closures. This one
-keeps a file per kernel and signature in a folder that is named by a hash of everything the machine code
-depends on, and treats every failure as "not cached".
+keeps a file per kernel and signature, named by a hash of everything the machine code depends on (the sources
+of the kernel and of all it imports among them), and treats every failure as "not cached".
 """
 
+import ast
+import contextlib
+import functools
 import hashlib
+import inspect
 import os
 import pickle
 import sys
 import threading
+import time
 from pathlib import Path
 
 import llvmlite
@@ -42,39 +47,79 @@ def cache_folder():
     return Path(base) / "minigrad"
 
 
-def _sources_key():
-    """A hash of all that the machine code depends on, beside the signature and the processor."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    settings = (sys.version, numba.__version__, llvmlite.__version__, np.__version__,
-                numba.config.BOUNDSCHECK, numba.config.OPT, numba.config.DEBUG, os.environ.get("MINIGRAD_LANES"))
-    digest.update(repr(settings).encode())
-    return digest.hexdigest()[:16]
+@functools.cache
+def _imported_files(file):
+    """A source file of the kernels and those of their files that it imports, directly or not."""
+    found, waiting = set(), [Path(file)]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("minigrad.kernels.cpu"):
+                base = Path(__file__).parent.joinpath(*node.module.split(".")[3:])
+                names = [base.with_suffix(".py"), *[(base / alias.name).with_suffix(".py") for alias in node.names]]
+                waiting.extend([name for name in names if name.is_file()])
+    return frozenset(found)
 
 
-SOURCES_KEY = _sources_key()
+def _source_files(function):
+    """The files that a kernel's machine code comes from: its own, and those of the functions it closes over."""
+    files = set(_imported_files(inspect.getfile(function)))
+    for cell in function.__closure__ or ():
+        inner = getattr(cell.cell_contents, "py_func", cell.cell_contents)
+        if inspect.isfunction(inner):
+            files |= _source_files(inner)
+    return files
+
+
+@functools.cache
+def _contents(file):
+    return hashlib.sha256(file.read_bytes()).digest()
+
+
+def _sources_key(function):
+    """A hash of all that a kernel's machine code depends on, beside the signature and the processor."""
+    settings = (sys.version, numba.__version__, llvmlite.__version__, np.__version__, numba.config.BOUNDSCHECK,
+                numba.config.OPT, numba.config.DEBUG, os.environ.get("MINIGRAD_LANES"))
+    digest = hashlib.sha256(repr(settings).encode())
+    for file in sorted(_source_files(function)):
+        digest.update(_contents(file))
+    return digest.hexdigest()
+
+
+@functools.cache
+def _forget_unused(folder, days=60):
+    """Delete what no process has used for a while: the kernels of earlier versions. Once per process."""
+    oldest = time.time() - days * 86400
+    for file in folder.glob("*.pickle*"):
+        if file.stat().st_mtime < oldest:
+            file.unlink()
 
 
 class KernelCache(_Cache):
     """Compiled kernels on disk. Whatever goes wrong here means "not cached", never an exception."""
 
-    def __init__(self, name):
-        self.name = name
+    def __init__(self, function):
+        self.function, self.name = function, function.__name__
 
     @property
     def cache_path(self):
-        return str(cache_folder() / SOURCES_KEY)
+        return str(cache_folder())
 
     def _file(self, signature, codegen):
-        key = hashlib.sha256(repr((signature, codegen.magic_tuple())).encode()).hexdigest()[:16]
-        return Path(self.cache_path) / f"{self.name}-{key}.pickle"
+        key = repr((_sources_key(self.function), signature, codegen.magic_tuple()))
+        return cache_folder() / f"{self.name}-{hashlib.sha256(key.encode()).hexdigest()[:20]}.pickle"
 
     def load_overload(self, sig, target_context):
         target_context.refresh()
         try:
-            payload = pickle.loads(self._file(sig, target_context.codegen()).read_bytes())
-            return CompileResult._rebuild(target_context, *payload)
+            file = self._file(sig, target_context.codegen())
+            compiled = CompileResult._rebuild(target_context, *pickle.loads(file.read_bytes()))
+            with contextlib.suppress(OSError):
+                os.utime(file)  # in use: see _forget_unused
+            return compiled
         except Exception:  # absent, unreadable, truncated, from another world: compile instead
             for listener in compile_listeners:
                 listener("start", self.name, sig)
@@ -89,6 +134,7 @@ class KernelCache(_Cache):
             partial = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}")
             partial.write_bytes(dumps(data._reduce()))
             partial.replace(file)  # atomic: another process sees the whole file or none
+            _forget_unused(file.parent)
         except Exception:  # a read-only or full disk: the kernel works, the next process compiles again
             pass
 
@@ -140,7 +186,7 @@ def kernel(function=None, *, name=None, parallel=False):
     if numba.config.DISABLE_JIT:
         return function
     dispatcher = numba.njit(function, parallel=parallel, **OPTIONS)
-    dispatcher._cache = KernelCache(function.__name__)
+    dispatcher._cache = KernelCache(function)
     if parallel and _one_at_a_time is not None:
         return _serialised(dispatcher)
     return dispatcher

@@ -3,65 +3,120 @@
 A label equal to ignore_index adds nothing to the loss and gets no gradient.
 """
 
-import numpy as np
-from numba import prange
+from minigrad.kernels.cpu.compile import inline, kernel
+from minigrad.kernels.cpu.elementwise import BLOCK, PARALLEL_COSTLY
+from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel, scratch
+from minigrad.kernels.cpu.softmax import logsumexp_of
+from minigrad.kernels.cpu.vector_math import exp
 
-from minigrad.kernels.cpu.compile import kernel
-from minigrad.kernels.cpu.softmax import _sum_of_exp, _top
-from minigrad.kernels.cpu.vector_math import exp, log
+STRIP = 256  # positions (of S) that a task of the backward pass takes side by side
 
 
-@kernel(parallel=True)
+@inline
+def _smooth_loss(logits, class_weight, n, s, total):
+    """Σ_c w_c (total - logits_c)."""
+    loss = total - total
+    for c in range(logits.shape[1]):
+        distance = total - logits[n, c, s]
+        loss += distance * class_weight[c] if class_weight.size else distance
+    return loss
+
+
+@parallel_kernel
 def cross_entropy_forward(logits, target, class_weight, losses, logsumexp, label_smoothing, ignore_index):
     T = logits.dtype.type
-    classes = logits.shape[1]
-    sharp, even = T(1.0 - label_smoothing), T(label_smoothing / classes)
-    for n in prange(logits.shape[0]):
-        for s in range(logits.shape[2]):
-            shift = _top(logits, n, s)
-            if np.isinf(shift):
-                shift = T(0)
-            total = shift + log(_sum_of_exp(logits, n, s, shift))
-            logsumexp[n, s] = total
-            label = target[n, s]
-            loss = T(0)
+    sharp, even = T(1.0 - label_smoothing), T(label_smoothing / logits.shape[1])
+    logsumexp_of(logits, logsumexp)
+    for n in range(target.shape[0]):
+        for s in range(target.shape[1]):
+            label, loss = target[n, s], T(0)
             if label != ignore_index:
-                loss = sharp * (total - logits[n, label, s])
+                loss = sharp * (logsumexp[n, s] - logits[n, label, s])
                 if class_weight.size:
                     loss *= class_weight[label]
                 if label_smoothing > 0.0:
-                    smooth = T(0)
-                    for c in range(classes):
-                        w = class_weight[c] if class_weight.size else T(1)
-                        smooth += w * (total - logits[n, c, s])
-                    loss += even * smooth
+                    loss += even * _smooth_loss(logits, class_weight, n, s, logsumexp[n, s])
             losses[n, s] = loss
 
 
-@kernel(parallel=True)
+@inline
+def _rows_backward(block, logits, logsumexp, target, class_weight, grad, out, numbers, count):
+    """Rows of classes (S = 1): the exponentials in one run over the block, for a row alone may be shorter than a vector."""
+    sharp, even, weights, ignore_index = numbers
+    classes, one = logits.size // target.size, logits.dtype.type(1)
+    first, last = block * count, min((block + 1) * count, target.size)
+    for m in range(first, last):
+        row, result = logits[m * classes : (m + 1) * classes], out[m * classes : (m + 1) * classes]
+        for c in range(classes):
+            result[c] = row[c] - logsumexp[m]
+    run = out[first * classes : last * classes]
+    for i in range(run.size):
+        run[i] = exp(run[i])
+    for m in range(first, last):
+        result, label = out[m * classes : (m + 1) * classes], target[m]
+        if label == ignore_index:
+            for c in range(classes):
+                result[c] = 0.0
+        else:
+            at_label = sharp * (class_weight[label] if class_weight.size else one)
+            scale = at_label + even * weights
+            if class_weight.size:
+                for c in range(classes):
+                    result[c] = grad[m] * (result[c] * scale - even * class_weight[c])
+            else:
+                for c in range(classes):
+                    result[c] = grad[m] * (result[c] * scale - even)
+            result[label] -= grad[m] * at_label
+
+
+@inline
+def _columns_backward(block, logits, logsumexp, target, class_weight, grad, out, numbers, shape):
+    """A strip of positions of one n (S > 1), class after class."""
+    sharp, even, weights, ignore_index = numbers
+    classes, inner = shape
+    one = logits.dtype.type(1)
+    at_label = scratch(one, STRIP)
+    strips = (inner + STRIP - 1) // STRIP
+    n, start = block // strips, block % strips * STRIP
+    width, position = min(STRIP, inner - start), n * inner + start
+    labels, total = target[position : position + width], logsumexp[position : position + width]
+    above = grad[position : position + width]
+    for s in range(width):
+        label = labels[s] if labels[s] != ignore_index else 0
+        at_label[s] = sharp * (class_weight[label] if class_weight.size else one)
+    first = n * classes * inner + start
+    for c in range(classes):
+        at, w = first + c * inner, even * (class_weight[c] if class_weight.size else one)
+        row, result = logits[at : at + width], out[at : at + width]
+        for s in range(width):
+            result[s] = above[s] * (exp(row[s] - total[s]) * (at_label[s] + even * weights) - w)
+    for s in range(width):
+        if labels[s] != ignore_index:
+            out[first + labels[s] * inner + s] -= above[s] * at_label[s]
+        else:
+            for c in range(classes):
+                out[first + c * inner + s] = 0.0
+
+
+@parallel_kernel
 def cross_entropy_backward(logits, logsumexp, target, class_weight, grad, out, label_smoothing, ignore_index):
     T = logits.dtype.type
-    classes = logits.shape[1]
-    sharp, even = T(1.0 - label_smoothing), T(label_smoothing / classes)
+    rows, classes, inner = logits.shape
     weights = T(classes)
     if class_weight.size:
         weights = T(0)
         for c in range(classes):
             weights += class_weight[c]
-    for n in prange(logits.shape[0]):
-        for s in range(logits.shape[2]):
-            label = target[n, s]
-            if label == ignore_index:
-                for c in range(classes):
-                    out[n, c, s] = T(0)
-            else:
-                g, lse = grad[n, s], logsumexp[n, s]
-                at_label = sharp * (class_weight[label] if class_weight.size else T(1))
-                wanted = at_label + even * weights
-                for c in range(classes):
-                    w = class_weight[c] if class_weight.size else T(1)
-                    out[n, c, s] = g * (exp(logits[n, c, s] - lse) * wanted - even * w)
-                out[n, label, s] -= g * at_label
+    numbers = (T(1.0 - label_smoothing), T(label_smoothing / classes), weights, ignore_index)
+    values, totals, labels = logits.reshape(logits.size), logsumexp.reshape(grad.size), target.reshape(grad.size)
+    above, results, parallel = grad.reshape(grad.size), out.reshape(out.size), logits.size >= PARALLEL_COSTLY
+    if inner == 1:
+        count = max(1, BLOCK // classes)
+        arguments = (values, totals, labels, class_weight, above, results, numbers, count)
+        parallel_for(_rows_backward, (rows + count - 1) // count, parallel, arguments)
+    else:
+        wide = (values, totals, labels, class_weight, above, results, numbers, (classes, inner))
+        parallel_for(_columns_backward, rows * ((inner + STRIP - 1) // STRIP), parallel, wide)
 
 
 @kernel

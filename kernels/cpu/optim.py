@@ -3,56 +3,107 @@
 import math
 
 import numpy as np
-from numba import prange
 
-from minigrad.kernels.cpu.compile import kernel
+from minigrad.kernels.cpu.compile import inline
+from minigrad.kernels.cpu.elementwise import PARALLEL, blocks, span
+from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel
+from minigrad.kernels.cpu.vector_math import strict
 
 
-@kernel(parallel=True)
+@inline
+def _sgd_plain(block, param, grad, rate, decay, sign):
+    start, stop = span(block, param.size)
+    p, d = param[start:stop], grad[start:stop]
+    for i in range(p.size):
+        p[i] -= rate * (sign * d[i] + decay * p[i])
+
+
+@inline
+def _sgd_momentum(block, param, grad, buffer, rate, keep, new, decay, sign, nesterov, first):
+    start, stop = span(block, param.size)
+    p, d, b = param[start:stop], grad[start:stop], buffer[start:stop]
+    for i in range(p.size):
+        g = sign * d[i] + decay * p[i]
+        moved = g if first else keep * b[i] + new * g
+        b[i] = moved
+        p[i] -= rate * (g + keep * moved if nesterov else moved)
+
+
+@parallel_kernel
 def sgd(param, grad, buffer, lr, momentum, dampening, weight_decay, nesterov, maximize, first):
     T = param.dtype.type
-    rate, decay, keep, new = T(lr[0]), T(weight_decay), T(momentum), T(1.0 - dampening)
-    sign = T(-1) if maximize else T(1)
-    for i in prange(param.size):
-        g = sign * grad[i] + decay * param[i]
-        if momentum != 0.0:
-            b = g if first else keep * buffer[i] + new * g
-            buffer[i] = b
-            g = g + keep * b if nesterov else b
-        param[i] -= rate * g
+    rate, decay, sign = T(lr[0]), T(weight_decay), T(-1) if maximize else T(1)
+    many, parallel = blocks(param.size), param.size >= PARALLEL
+    if momentum == 0.0:
+        parallel_for(_sgd_plain, many, parallel, (param, grad, rate, decay, sign))
+    else:
+        keep, new = T(momentum), T(1.0 - dampening)
+        arguments = (param, grad, buffer, rate, keep, new, decay, sign, nesterov != 0, first != 0)
+        parallel_for(_sgd_momentum, many, parallel, arguments)
 
 
-@kernel(parallel=True)
-def adam(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, lr, step, beta1, beta2, eps, weight_decay, decoupled, maximize):
+@strict
+def _adam_direction(m, v, root, eps):
+    return m / (np.sqrt(v) * root + eps)
+
+
+@inline
+def _adam_block(block, param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, numbers):
+    size, root, b1, c1, b2, c2, eps, shrink, decay, sign = numbers
+    start, stop = span(block, param.size)
+    p, d, m, v = param[start:stop], grad[start:stop], exp_avg[start:stop], exp_avg_sq[start:stop]
+    if max_exp_avg_sq.size == 0:
+        for i in range(p.size):
+            g = sign * d[i] + decay * p[i]
+            m[i] = b1 * m[i] + c1 * g
+            v[i] = b2 * v[i] + c2 * (g * g)
+            p[i] = p[i] * shrink - size * _adam_direction(m[i], v[i], root, eps)
+    else:
+        top = max_exp_avg_sq[start:stop]
+        for i in range(p.size):
+            g = sign * d[i] + decay * p[i]
+            m[i] = b1 * m[i] + c1 * g
+            v[i] = b2 * v[i] + c2 * (g * g)
+            top[i] = top[i] if (top[i] > v[i]) | (top[i] != top[i]) else v[i]
+            p[i] = p[i] * shrink - size * _adam_direction(m[i], top[i], root, eps)
+
+
+@parallel_kernel
+def adam(
+    param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, lr, step, beta1, beta2, eps, weight_decay, decoupled, maximize
+):
     T = param.dtype.type
-    size = T(lr[0] / (1.0 - math.pow(beta1, step[0])))
+    size = T(lr[0] / (1.0 - math.pow(beta1, step[0])))  # the bias corrections in float64, once
     root = T(1.0 / math.sqrt(1.0 - math.pow(beta2, step[0])))
-    b1, c1, b2, c2, small = T(beta1), T(1.0 - beta1), T(beta2), T(1.0 - beta2), T(eps)
     shrink = T(1.0 - lr[0] * weight_decay) if decoupled else T(1)
     decay = T(0) if decoupled else T(weight_decay)
     sign = T(-1) if maximize else T(1)
-    for i in prange(param.size):
-        p = param[i]
-        g = sign * grad[i] + decay * p
-        m = b1 * exp_avg[i] + c1 * g
-        v = b2 * exp_avg_sq[i] + c2 * (g * g)
-        exp_avg[i] = m
-        exp_avg_sq[i] = v
-        if max_exp_avg_sq.size:
-            old = max_exp_avg_sq[i]
-            v = old if (old > v) | (old != old) else v
-            max_exp_avg_sq[i] = v
-        param[i] = p * shrink - size * m / (np.sqrt(v) * root + small)
+    numbers = (size, root, T(beta1), T(1.0 - beta1), T(beta2), T(1.0 - beta2), T(eps), shrink, decay, sign)
+    arguments = (param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, numbers)
+    parallel_for(_adam_block, blocks(param.size), param.size >= PARALLEL, arguments)
 
 
-@kernel(parallel=True)
+@inline
+def _scale_block(block, x, factor):
+    start, stop = span(block, x.size)
+    target = x[start:stop]
+    for i in range(target.size):
+        target[i] *= factor
+
+
+@parallel_kernel
 def scale_inplace(x, scale):
-    s = x.dtype.type(scale[0])
-    for i in prange(x.size):
-        x[i] *= s
+    parallel_for(_scale_block, blocks(x.size), x.size >= PARALLEL, (x, x.dtype.type(scale[0])))
 
 
-@kernel(parallel=True)
+@inline
+def _add_block(block, x, y):
+    start, stop = span(block, x.size)
+    target, source = x[start:stop], y[start:stop]
+    for i in range(target.size):
+        target[i] += source[i]
+
+
+@parallel_kernel
 def fused_add(x, y):
-    for i in prange(x.size):
-        x[i] += y[i]
+    parallel_for(_add_block, blocks(x.size), x.size >= PARALLEL, (x, y))

@@ -1,8 +1,7 @@
 """Pooling over windows of (N, C, H, W). Every plane is independent, so planes are what runs in parallel."""
 
-from numba import prange
-
-from minigrad.kernels.cpu.compile import inline, kernel
+from minigrad.kernels.cpu.compile import inline
+from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel
 
 PARALLEL_READS = 60_000  # elements read; below it, waking the threads costs more than it saves
 
@@ -54,19 +53,20 @@ def _max_plane(
 
 
 @inline
-def _max_planes(
-    x, out, indices, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
-):
+def _max_planes(p, x, out, indices, kernel, stride, pad, dilation):
+    (kernel_h, kernel_w), (stride_h, stride_w), (pad_top, pad_left) = kernel, stride, pad
+    dilation_h, dilation_w = dilation
     n, c = p // x.shape[1], p % x.shape[1]
-    if (kernel_h == 2 and kernel_w == 2 and stride_h == 2 and stride_w == 2 and pad_top == 0 and pad_left == 0
-            and dilation_h == 1 and dilation_w == 1 and 2 * out.shape[2] <= x.shape[2] and 2 * out.shape[3] <= x.shape[3]):
+    plain = pad_top == 0 and pad_left == 0 and dilation_h == 1 and dilation_w == 1
+    inside = 2 * out.shape[2] <= x.shape[2] and 2 * out.shape[3] <= x.shape[3]
+    if plain and inside and kernel_h == 2 and kernel_w == 2 and stride_h == 2 and stride_w == 2:
         _max_plane_2x2(x, out, indices, n, c)
     else:
         _max_plane(x, out, indices, n, c, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left,
                    dilation_h, dilation_w)
 
 
-@kernel(parallel=True)
+@parallel_kernel
 def max_pool2d_forward(
     x, out, indices, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w
 ):
@@ -76,64 +76,47 @@ def max_pool2d_forward(
     number (the last one, as in PyTorch). A window that lies wholly in the padding gives minus infinity and -1.
     """
     planes = out.shape[0] * out.shape[1]
-    if out.size * kernel_h * kernel_w < PARALLEL_READS:
-        for p in range(planes):
-            _max_planes(x, out, indices, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left,
-                        dilation_h, dilation_w)
-    else:
-        for p in prange(planes):
-            _max_planes(x, out, indices, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left,
-                        dilation_h, dilation_w)
+    parallel_for(_max_planes, planes, out.size * kernel_h * kernel_w >= PARALLEL_READS,
+                 (x, out, indices, (kernel_h, kernel_w), (stride_h, stride_w), (pad_top, pad_left),
+                  (dilation_h, dilation_w)))
 
 
 @inline
-def _scatter_plane(grad, indices, out, p):
-    n, c, width = p // out.shape[1], p % out.shape[1], out.shape[3]
-    for h in range(out.shape[2]):
-        for w in range(width):
-            out[n, c, h, w] = out.dtype.type(0)
-    for i in range(grad.shape[2]):
-        for j in range(grad.shape[3]):
-            where = indices[n, c, i, j]
-            if where >= 0:
-                out[n, c, 0, where] += grad[n, c, i, j]  # a position in the plane is a position in its first row
+def _scatter_plane(p, grad, indices, out, plane, windows):
+    for i in range(p * plane, (p + 1) * plane):
+        out[i] = out.dtype.type(0)
+    for i in range(p * windows, (p + 1) * windows):
+        where = indices[i]
+        if where >= 0:
+            out[p * plane + where] += grad[i]
 
 
-@kernel(parallel=True)
+@parallel_kernel
 def max_pool2d_backward(grad, indices, out):
     """Send each gradient to the position its maximum came from; windows that overlap add up, in order."""
-    planes = out.shape[0] * out.shape[1]
-    if out.size < PARALLEL_READS:
-        for p in range(planes):
-            _scatter_plane(grad, indices, out, p)
-    else:
-        for p in prange(planes):
-            _scatter_plane(grad, indices, out, p)
+    parallel_for(_scatter_plane, out.shape[0] * out.shape[1], out.size >= PARALLEL_READS,
+                 (grad.reshape(grad.size), indices.reshape(indices.size), out.reshape(out.size),
+                  out.shape[2] * out.shape[3], grad.shape[2] * grad.shape[3]))
 
 
 @inline
-def _gather_plane(x, indices, out, p):
-    n, c = p // out.shape[1], p % out.shape[1]
-    for i in range(out.shape[2]):
-        for j in range(out.shape[3]):
-            where = indices[n, c, i, j]
-            out[n, c, i, j] = x[n, c, 0, where] if where >= 0 else x.dtype.type(0)
+def _gather_plane(p, x, indices, out, plane, windows):
+    for i in range(p * windows, (p + 1) * windows):
+        where = indices[i]
+        out[i] = x[p * plane + where] if where >= 0 else x.dtype.type(0)
 
 
-@kernel(parallel=True)
+@parallel_kernel
 def max_pool2d_gather(x, indices, out):
     """``out = x`` at the positions of the maxima: the adjoint of `max_pool2d_backward`."""
-    planes = out.shape[0] * out.shape[1]
-    if 4 * out.size < PARALLEL_READS:
-        for p in range(planes):
-            _gather_plane(x, indices, out, p)
-    else:
-        for p in prange(planes):
-            _gather_plane(x, indices, out, p)
+    parallel_for(_gather_plane, out.shape[0] * out.shape[1], 4 * out.size >= PARALLEL_READS,
+                 (x.reshape(x.size), indices.reshape(indices.size), out.reshape(out.size),
+                  x.shape[2] * x.shape[3], out.shape[2] * out.shape[3]))
 
 
 @inline
-def _mean_plane(x, out, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, count_include_pad):
+def _mean_plane(p, x, out, kernel, stride, pad, count_include_pad):
+    (kernel_h, kernel_w), (stride_h, stride_w), (pad_top, pad_left) = kernel, stride, pad
     n, c, height, width = p // x.shape[1], p % x.shape[1], x.shape[2], x.shape[3]
     for i in range(out.shape[2]):
         top = i * stride_h - pad_top
@@ -152,7 +135,7 @@ def _mean_plane(x, out, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_
             out[n, c, i, j] = x.dtype.type(0) if empty else total / x.dtype.type(divisor)
 
 
-@kernel(parallel=True)
+@parallel_kernel
 def avg_pool2d_forward(x, out, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, count_include_pad):
     """Mean of each window of `x` (N, C, H, W), by the rule of torch's avg_pool2d.
 
@@ -160,16 +143,13 @@ def avg_pool2d_forward(x, out, kernel_h, kernel_w, stride_h, stride_w, pad_top, 
     the padding only if `count_include_pad`.
     """
     planes = out.shape[0] * out.shape[1]
-    if out.size * kernel_h * kernel_w < PARALLEL_READS:
-        for p in range(planes):
-            _mean_plane(x, out, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, count_include_pad)
-    else:
-        for p in prange(planes):
-            _mean_plane(x, out, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, count_include_pad)
+    parallel_for(_mean_plane, planes, out.size * kernel_h * kernel_w >= PARALLEL_READS,
+                 (x, out, (kernel_h, kernel_w), (stride_h, stride_w), (pad_top, pad_left), count_include_pad))
 
 
 @inline
-def _share_plane(grad, out, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, count_include_pad):
+def _share_plane(p, grad, out, kernel, stride, pad, count_include_pad):
+    (kernel_h, kernel_w), (stride_h, stride_w), (pad_top, pad_left) = kernel, stride, pad
     n, c, height, width = p // out.shape[1], p % out.shape[1], out.shape[2], out.shape[3]
     for h in range(height):
         for w in range(width):
@@ -191,20 +171,16 @@ def _share_plane(grad, out, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, 
                     out[n, c, h, w] += share
 
 
-@kernel(parallel=True)
+@parallel_kernel
 def avg_pool2d_backward(grad, out, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, count_include_pad):
     """Gradient by the input of `avg_pool2d_forward`: each window shares its gradient out evenly."""
     planes = out.shape[0] * out.shape[1]
-    if out.size + grad.size * kernel_h * kernel_w < PARALLEL_READS:
-        for p in range(planes):
-            _share_plane(grad, out, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, count_include_pad)
-    else:
-        for p in prange(planes):
-            _share_plane(grad, out, p, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, count_include_pad)
+    parallel_for(_share_plane, planes, out.size + grad.size * kernel_h * kernel_w >= PARALLEL_READS,
+                 (grad, out, (kernel_h, kernel_w), (stride_h, stride_w), (pad_top, pad_left), count_include_pad))
 
 
 @inline
-def _adaptive_mean_plane(x, out, p):
+def _adaptive_mean_plane(p, x, out):
     n, c, height, width = p // x.shape[1], p % x.shape[1], x.shape[2], x.shape[3]
     rows, columns = out.shape[2], out.shape[3]
     for i in range(rows):
@@ -218,23 +194,18 @@ def _adaptive_mean_plane(x, out, p):
             out[n, c, i, j] = total / x.dtype.type((bottom - top) * (right - left))
 
 
-@kernel(parallel=True)
+@parallel_kernel
 def adaptive_avg_pool2d_forward(x, out):
     """Means over as many windows of `x` (N, C, H, W) as `out` has pixels.
 
     Window i of n over m elements runs from floor(i m / n) to ceil((i + 1) m / n), as in torch.
     """
     planes = out.shape[0] * out.shape[1]
-    if x.size < PARALLEL_READS:
-        for p in range(planes):
-            _adaptive_mean_plane(x, out, p)
-    else:
-        for p in prange(planes):
-            _adaptive_mean_plane(x, out, p)
+    parallel_for(_adaptive_mean_plane, planes, x.size >= PARALLEL_READS, (x, out))
 
 
 @inline
-def _adaptive_share_plane(grad, out, p):
+def _adaptive_share_plane(p, grad, out):
     n, c, height, width = p // out.shape[1], p % out.shape[1], out.shape[2], out.shape[3]
     rows, columns = grad.shape[2], grad.shape[3]
     for h in range(height):
@@ -250,13 +221,8 @@ def _adaptive_share_plane(grad, out, p):
                     out[n, c, h, w] += share
 
 
-@kernel(parallel=True)
+@parallel_kernel
 def adaptive_avg_pool2d_backward(grad, out):
     """Gradient by the input of `adaptive_avg_pool2d_forward`."""
     planes = out.shape[0] * out.shape[1]
-    if out.size < PARALLEL_READS:
-        for p in range(planes):
-            _adaptive_share_plane(grad, out, p)
-    else:
-        for p in prange(planes):
-            _adaptive_share_plane(grad, out, p)
+    parallel_for(_adaptive_share_plane, planes, out.size >= PARALLEL_READS, (grad, out))

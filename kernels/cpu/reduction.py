@@ -1,97 +1,260 @@
-"""Reductions of x (M, R, K) over R."""
+"""Reductions of x (M, R, K) over R.
 
-from numba import prange
+Sums run in the array's type over at most 1,024 neighbours or 64 rows, and those partial sums in float64: as accurate as
+pairwise summation, and the same on any number of threads, because the pieces depend on the shape alone.
+"""
 
-from minigrad.kernels.cpu.compile import kernel
+import numpy as np
+from numba import types
+from numba.extending import overload
 
-
-@kernel(parallel=True)
-def sum(x, out):
-    for m in prange(x.shape[0]):
-        for k in range(x.shape[2]):
-            total = x.dtype.type(0)
-            for r in range(x.shape[1]):
-                total += x[m, r, k]
-            out[m, k] = total
-
-
-@kernel(parallel=True)
-def mean(x, out):
-    for m in prange(x.shape[0]):
-        for k in range(x.shape[2]):
-            total = x.dtype.type(0)
-            for r in range(x.shape[1]):
-                total += x[m, r, k]
-            out[m, k] = total / x.dtype.type(x.shape[1])
-
-
-@kernel(parallel=True)
-def variance(x, mean, out, correction):
-    divisor = x.shape[1] - correction
-    divisor = x.dtype.type(divisor if divisor > 0 else 0)
-    for m in prange(x.shape[0]):
-        for k in range(x.shape[2]):
-            total = x.dtype.type(0)
-            for r in range(x.shape[1]):
-                total += (x[m, r, k] - mean[m, k]) ** 2
-            out[m, k] = total / divisor
-
-
-def _extreme(name, better, position):
-    def value(x, out):
-        for m in prange(x.shape[0]):
-            for k in range(x.shape[2]):
-                best = x[m, 0, k]
-                for r in range(1, x.shape[1]):
-                    if better(x[m, r, k], best):
-                        best = x[m, r, k]
-                out[m, k] = best
-
-    def index(x, out):
-        for m in prange(x.shape[0]):
-            for k in range(x.shape[2]):
-                best, where = x[m, 0, k], 0
-                for r in range(1, x.shape[1]):
-                    if better(x[m, r, k], best):
-                        best, where = x[m, r, k], r
-                out[m, k] = where
-
-    return kernel(index if position else value, name=name, parallel=True)
-
-
+from minigrad.kernels.cpu.compile import inline
+from minigrad.kernels.cpu.elementwise import BLOCK, PARALLEL
+from minigrad.kernels.cpu.parallel import merged, parallel_for, parallel_kernel, scratch
 from minigrad.kernels.cpu.vector_math import strict
 
-_greater = strict(lambda a, b: (a > b) | ((a != a) & (b == b)))
-_less = strict(lambda a, b: (a < b) | ((a != a) & (b == b)))
-max = _extreme("max", _greater, False)
-min = _extreme("min", _less, False)
-argmax = _extreme("argmax", _greater, True)
-argmin = _extreme("argmin", _less, True)
+larger, smaller = max, min  # the builtins: this module gives both names to kernels
+CHUNK = 1024  # neighbours summed in float32: 64 lanes of 16 additions
+ROWS = 64  # rows summed in float32
+STRIP = 256  # columns that a task sums side by side
+FOLD = 128  # rows shorter than this are summed several at once
+PARTS = 16  # pieces of a long reduction with few results
+FEW = 4  # fewer (rows, strips) of results than this are cut into pieces
+PARTIALS = FEW * STRIP * PARTS
 
 
-@kernel
+def widen(x):
+    """x as a float64, but an integer as it is."""
+    return np.float64(x) if isinstance(x, np.floating) else x
+
+
+@overload(widen)
+def _widen(x):
+    return (lambda x: np.float64(x)) if isinstance(x, types.Float) else (lambda x: x)
+
+
+def sums(term, centered):
+    """The reduction Σ term(x, center) over R as a function (x, center, out, divisor)."""
+    term = strict(term)
+
+    @inline
+    def rows_task(block, x, center, out, partials, reduced, parts, count, divisor):
+        """Some rows of neighbours, or one part of a row."""
+        for m in range(block // parts * count, smaller((block // parts + 1) * count, out.size)):
+            part = block % parts
+            middle, total = center[m] if centered else x.dtype.type(0), widen(x.dtype.type(0))
+            stop = m * reduced + reduced * (part + 1) // parts
+            for first in range(m * reduced + reduced * part // parts, stop, CHUNK):
+                piece, some = x[first : smaller(first + CHUNK, stop)], x.dtype.type(0)
+                for i in range(piece.size):
+                    some += term(piece[i], middle)
+                total += widen(some)
+            if parts == 1:
+                out[m] = finish(total, divisor)
+            else:
+                partials[part * out.size + m] = total
+
+    @inline
+    def columns_task(number, x, center, out, partials, shape, parts, strips, divisor):
+        """A strip of columns of one m, or one part of their rows."""
+        reduced, inner = shape
+        part, m, k = number % parts, number // parts // strips, number // parts % strips * STRIP
+        low, high, width = reduced * part // parts, reduced * (part + 1) // parts, smaller(STRIP, inner - k)
+        zero = x.dtype.type(0)
+        some, middle, totals = scratch(zero, STRIP), scratch(zero, STRIP), scratch(widen(zero), STRIP)
+        together = FOLD // inner if inner < FOLD else 1  # short rows: several make a longer one
+        wide, stride = width * together, inner * together
+        first, last = (m * reduced + low) * inner + k, (m * reduced + high) * inner
+        for j in range(wide):
+            middle[j] = center[m * inner + k + j % width] if centered else zero
+            totals[j] = widen(zero)
+        while first < last:
+            for j in range(wide):
+                some[j] = zero
+            for _ in range(ROWS):
+                row = x[first : smaller(first + wide, last)]
+                for j in range(row.size):  # of a wide row's last one only a part may be left
+                    some[j] += term(row[j], middle[j])
+                first += stride
+                if first >= last:
+                    break
+            for j in range(wide):
+                totals[j] += widen(some[j])
+        for j in range(width, wide):
+            totals[j % width] += totals[j]
+        for j in range(width):
+            if parts == 1:
+                out[m * inner + k + j] = finish(totals[j], divisor)
+            else:
+                partials[part * out.size + m * inner + k + j] = totals[j]
+
+    @merged
+    def reduce(x, center, out, divisor):
+        rows, reduced, inner = x.shape
+        values, results, parallel = x.reshape(x.size), out.reshape(out.size), x.size >= PARALLEL
+        strips = (inner + STRIP - 1) // STRIP
+        parts = PARTS if rows * strips < FEW and parallel else 1
+        partials = scratch(widen(x.dtype.type(0)), PARTIALS)
+        if inner == 1:
+            count = larger(1, BLOCK // larger(1, reduced)) if parts == 1 else 1
+            arguments = (values, center, results, partials, reduced, parts, count, divisor)
+            parallel_for(rows_task, (rows + count - 1) // count * parts, parallel, arguments)
+        else:
+            wide = (values, center, results, partials, (reduced, inner), parts, strips, divisor)
+            parallel_for(columns_task, rows * strips * parts, parallel, wide)
+        if parts > 1:
+            for i in range(results.size):
+                total = partials[i]
+                for part in range(1, parts):
+                    total += partials[part * results.size + i]
+                results[i] = finish(total, divisor)
+
+    return reduce
+
+
+def finish(total, divisor):
+    """total / divisor, or the total itself if the divisor is False."""
+    return total if isinstance(divisor, bool) else total / divisor
+
+
+@overload(finish)
+def _finish(total, divisor):
+    return (lambda total, divisor: total) if divisor == types.boolean else (lambda total, divisor: total / divisor)
+
+
+total_of = sums(lambda x, center: x, False)
+squares_about = sums(lambda x, center: (x - center) * (x - center), True)
+
+
+@parallel_kernel
+def sum(x, out):
+    total_of(x, out.reshape(out.size), out, False)
+
+
+@parallel_kernel
+def mean(x, out):
+    total_of(x, out.reshape(out.size), out, np.float64(x.shape[1]))
+
+
+@parallel_kernel
+def variance(x, mean, out, correction):
+    squares_about(x, mean.reshape(mean.size), out, np.float64(larger(x.shape[1] - correction, 0)))
+
+
+squares_of = sums(lambda x, center: x * x, False)
+
+
+@parallel_kernel
 def sum_of_squares(x, out):
-    total = x.dtype.type(0)
-    for i in range(x.size):
-        total += x[i] * x[i]
-    out[0] = total
+    squares_of(x.reshape((1, x.size, 1)), out, out, False)
 
 
-@kernel(parallel=True)
-def any(x, out):
-    for m in prange(x.shape[0]):
-        for k in range(x.shape[2]):
-            found = False
-            for r in range(x.shape[1]):
-                found = found | x[m, r, k]
-            out[m, k] = found
+LANES = 64  # neighbours that a search along a row keeps apart: four AVX-512 vectors of float32
 
 
-@kernel(parallel=True)
-def all(x, out):
-    for m in prange(x.shape[0]):
-        for k in range(x.shape[2]):
-            every = True
-            for r in range(x.shape[1]):
-                every = every & x[m, r, k]
-            out[m, k] = every
+def extreme(better):
+    """The tasks of max (or min, any, all) and argmax (or argmin); better(a, b): whether a replaces b."""
+    better = strict(better)
+
+    @merged
+    def along(x, start, stop):
+        """The best of x[start:stop]."""
+        best = scratch(x[start], LANES)
+        for lane in range(LANES):
+            best[lane] = x[start]
+        many = (stop - start) // LANES
+        for i in range(many):
+            piece = x[start + i * LANES : start + (i + 1) * LANES]
+            for lane in range(LANES):
+                best[lane] = piece[lane] if better(piece[lane], best[lane]) else best[lane]
+        top = best[0]
+        for lane in range(1, LANES):
+            top = best[lane] if better(best[lane], top) else top
+        for i in range(start + many * LANES, stop):
+            top = x[i] if better(x[i], top) else top
+        return top
+
+    @inline
+    def value_task(block, x, out, reduced, inner, count):
+        for m in range(block * count, smaller((block + 1) * count, out.size // inner)):
+            if inner == 1:
+                out[m] = along(x, m * reduced, (m + 1) * reduced)
+            else:
+                best = out[m * inner : (m + 1) * inner]
+                first = x[m * reduced * inner : (m * reduced + 1) * inner]
+                for k in range(inner):
+                    best[k] = first[k]
+                for r in range(m * reduced + 1, (m + 1) * reduced):
+                    row = x[r * inner : (r + 1) * inner]
+                    for k in range(inner):
+                        best[k] = row[k] if better(row[k], best[k]) else best[k]
+
+    @inline
+    def index_task(block, x, out, reduced, inner, count):
+        for m in range(block * count, smaller((block + 1) * count, out.size // inner)):
+            if inner == 1:
+                top = along(x, m * reduced, (m + 1) * reduced)
+                r = 0
+                while better(top, x[m * reduced + r]):  # NaN is not equal to itself, but nothing replaces it
+                    r += 1
+                out[m] = r
+            else:
+                for start in range(0, inner, STRIP):
+                    width = smaller(STRIP, inner - start)
+                    best = scratch(x[0], STRIP)
+                    target = out[m * inner + start : m * inner + start + width]
+                    for k in range(width):
+                        best[k] = x[m * reduced * inner + start + k]
+                        target[k] = 0
+                    for r in range(1, reduced):
+                        row = x[(m * reduced + r) * inner + start : (m * reduced + r) * inner + start + width]
+                        for k in range(width):
+                            wins = better(row[k], best[k])
+                            best[k] = row[k] if wins else best[k]
+                            target[k] = r if wins else target[k]
+
+    return value_task, index_task
+
+
+def search(name, task):
+    """The kernel of such a task."""
+
+    @parallel_kernel(name=name)
+    def body(x, out):
+        rows, reduced, inner = x.shape
+        if out.size > 0:
+            count = larger(1, BLOCK // larger(1, reduced * inner))
+            many = (rows + count - 1) // count
+            parallel_for(task, many, x.size >= PARALLEL, (x.reshape(x.size), out.reshape(out.size), reduced, inner, count))
+
+    return body
+
+
+# NaN replaces a number; a number never replaces NaN, for a comparison with NaN is False.
+_max_task, _argmax_task = extreme(lambda a, b: (a > b) | ((a != a) & (b == b)))
+_min_task, _argmin_task = extreme(lambda a, b: (a < b) | ((a != a) & (b == b)))
+max = search("max", _max_task)
+min = search("min", _min_task)
+argmax = search("argmax", _argmax_task)
+argmin = search("argmin", _argmin_task)
+
+
+def logical(name, combine, neutral):
+    """The kernel of any or all."""
+
+    @inline
+    def task(block, x, out, reduced, inner, count):
+        for m in range(block * count, smaller((block + 1) * count, out.size // inner)):
+            target = out[m * inner : (m + 1) * inner]
+            for k in range(inner):
+                target[k] = neutral
+            for r in range(m * reduced, (m + 1) * reduced):
+                row = x[r * inner : (r + 1) * inner]
+                for k in range(inner):
+                    target[k] = combine(target[k], row[k])
+
+    return search(name, task)
+
+
+any = logical("any", strict(lambda a, b: a | b), False)
+all = logical("all", strict(lambda a, b: a & b), True)

@@ -19,6 +19,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 INDEX = ir.IntType(64)
@@ -85,6 +86,11 @@ class _Emitter:
         value = self.builder.load(self.builder.bitcast(pointer, kind.as_pointer()))
         return value if self.itemsize == 8 else self.builder.sext(value, INDEX)
 
+    def store_integer(self, value, pointer):
+        kind = ir.IntType(8 * self.itemsize)
+        value = value if self.itemsize == 8 else self.builder.trunc(value, kind)
+        self.builder.store(value, self.builder.bitcast(pointer, kind.as_pointer()))
+
     def broadcast(self, scalar):
         undefined = ir.Constant(self.vector, ir.Undefined)
         one = self.builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
@@ -115,13 +121,13 @@ class _Emitter:
         return self.builder.call(function, [a, b, c])
 
     def mask(self, count):
-        """Which lanes are below `count`."""
-        kind = ir.VectorType(INDEX, self.lanes)
+        """Which lanes are below `count`, compared in 32 bits: one instruction at any width."""
+        small = ir.IntType(32)
+        kind = ir.VectorType(small, self.lanes)
         undefined = ir.Constant(kind, ir.Undefined)
-        one = self.builder.insert_element(undefined, count, ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
-        return self.builder.icmp_signed(
-            "<", ir.Constant(kind, list(range(self.lanes))), self.builder.shuffle_vector(one, undefined, zeros))
+        one = self.builder.insert_element(undefined, self.builder.trunc(count, small), ir.Constant(small, 0))
+        every = self.builder.shuffle_vector(one, undefined, ir.Constant(kind, [0] * self.lanes))
+        return self.builder.icmp_signed("<", ir.Constant(kind, list(range(self.lanes))), every)
 
     def mask_and(self, mask, flag):
         """The mask where the scalar `flag` holds, else no lane."""
@@ -252,8 +258,37 @@ def lanes_of(array):
     return VECTOR_BYTES // array.itemsize
 
 
+def vectors_for(rest, lanes):
+    """Vectors of the next tile when `rest` columns are left: 3, but 2 and 2 rather than 3 and 1."""
+    vectors = (rest + lanes - 1) // lanes
+    return 2 if vectors == 4 else min(vectors, VECTORS)
+
+
 if not numba.config.DISABLE_JIT:
-    lanes_of = numba.njit(lanes_of)
+    lanes_of, vectors_for = numba.njit(lanes_of), numba.njit(vectors_for)
+
+
+def _keep_scalar_twin(array):
+    pass
+
+
+@vectorised(_keep_scalar_twin)
+def keep_scalar(emit, array):
+    """Inside a loop that is not worth it, keeps LLVM from vectorising and unrolling; costs no instruction.
+
+    A prange body is compiled four times over (numba's wrappers), so that such loops are paid for in seconds.
+    """
+    emit.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
+
+
+def _put_integer_twin(table, at, value):
+    table.view(np.int32 if table.itemsize == 4 else np.int64)[at] = value
+
+
+@vectorised(_put_integer_twin)
+def put_integer(emit, table, at, value):
+    """Keep an integer in an array of floats, in an integer of the float's width: tables live in scratch memory."""
+    emit.store_integer(value, emit.at(table, at))
 
 
 def _multiply_panels(a, b, c, c_at, step, add, rows, columns):
@@ -342,3 +377,127 @@ def copy_block(size):
         emit.store_vector(emit.load_masked(emit.at(x, x_at), emit.mask(count)), emit.at(out, out_at))
 
     return copy
+
+
+def copy_window():
+    """One vector copied, zeros outside a window of lanes: ``f(x, x_at, low, high, out, out_at)``.
+
+    Lane i of the vector at `out_at` gets ``x[x_at + i]`` if low <= i < high, else 0; no other element of `x` is read.
+    """
+
+    def twin(x, x_at, low, high, out, out_at):
+        width = lanes_of(out)
+        low, high = max(low, 0), min(high, width)
+        line = out.reshape(-1)[out_at : out_at + width]
+        line[...] = 0
+        if low < high:
+            line[low:high] = x.reshape(-1)[x_at + low : x_at + high]
+
+    @vectorised(twin)
+    def copy(emit, x, x_at, low, high, out, out_at):
+        inside = emit.builder.and_(emit.builder.not_(emit.mask(low)), emit.mask(high))
+        emit.store_vector(emit.load_masked(emit.at(x, x_at), inside), emit.at(out, out_at))
+
+    return copy
+
+
+def write_rows(vectors):
+    """Part of a tile sent to its place: ``f(x, x_at, x_step, y, y_at, rows, columns, out, out_at, out_step)``.
+
+    ``out[out_at + i * out_step + j] = x[x_at + i * x_step + j] + y[y_at + i]`` for i < rows and j < columns, where
+    columns <= vectors * lanes.
+    """
+
+    def twin(x, x_at, x_step, y, y_at, rows, columns, out, out_at, out_step):
+        x, y, out = x.reshape(-1), y.reshape(-1), out.reshape(-1)
+        with np.errstate(all="ignore"):
+            for i in range(rows):
+                line = x[x_at + i * x_step : x_at + i * x_step + columns]
+                out[out_at + i * out_step : out_at + i * out_step + columns] = line + y[y_at + i]
+
+    @vectorised(twin)
+    def write(emit, x, x_at, x_step, y, y_at, rows, columns, out, out_at, out_step):
+        builder = emit.builder
+        x, y, out = emit.at(x, x_at), emit.at(y, y_at), emit.at(out, out_at)
+        for v in range(vectors):
+            first = ir.Constant(INDEX, v * emit.lanes)
+            with builder.if_then(builder.icmp_signed(">", columns, first)):
+                mask = emit.mask(builder.sub(columns, first))
+                with cgutils.for_range(builder, rows) as loop:
+                    constant = emit.broadcast(builder.load(emit.at(y, loop.index)))
+                    source = emit.at(x, builder.mul(loop.index, x_step), first)
+                    target = emit.at(out, builder.mul(loop.index, out_step), first)
+                    emit.store_masked(builder.fadd(emit.load_masked(source, mask), constant), target, mask)
+
+    return write
+
+
+def gather_tile(rows, vectors):
+    """A convolution's tile: ``f(a, a_at, x, x_at, table, table_at, depth, c, c_at)``.
+
+    ``c[i, j] = sum over k of a[k, i] * x[x_at + table[k] + j]`` for i < rows and j < vectors * lanes: neighbouring
+    pixels in the lanes. `a` is packed as (depth, rows), `c` is (rows, vectors * lanes); `table` holds integers of the
+    floats' width.
+    """
+
+    def twin(a, a_at, x, x_at, table, table_at, depth, c, c_at):
+        width = vectors * lanes_of(c)
+        offsets = table.view(np.int32 if table.itemsize == 4 else np.int64)[table_at : table_at + depth]
+        left = a.reshape(-1)[a_at : a_at + depth * rows].reshape(depth, rows)
+        right = x.reshape(-1)[x_at + offsets.astype(np.int64)[:, None] + np.arange(width)]
+        _multiply_panels(left, right, c, c_at, width, False, rows, width)
+
+    @vectorised(twin)
+    def tile(emit, a, a_at, x, x_at, table, table_at, depth, c, c_at):
+        a, x, table, c = emit.at(a, a_at), emit.at(x, x_at), emit.at(table, table_at), emit.at(c, c_at)
+
+        def a_element(k, r):
+            return emit.at(a, emit.builder.mul(k, ir.Constant(INDEX, rows)), r)
+
+        def x_vector(k):
+            line = emit.at(x, emit.load_integer(emit.at(table, k)))
+            return [emit.load_vector(emit.at(line, v * emit.lanes)) for v in range(vectors)]
+
+        sums = emit.accumulate(rows, vectors, depth, a_element, x_vector)
+        for r in range(rows):
+            for v in range(vectors):
+                emit.store_vector(sums[r][v], emit.at(c, (r * vectors + v) * emit.lanes))
+
+    return tile
+
+
+def scatter_tile(rows, vectors):
+    """A weight gradient's tile: ``f(x, x_at, table, row_at, depth_at, b, b_at, depth, c, c_at, c_step)``.
+
+    ``c[i, j] += sum over k of x[x_at + table[row_at + i] + table[depth_at + k]] * b[k, j]`` for i < rows and
+    j < vectors * lanes: output channels in the lanes, so that no sum across lanes is ever needed. `b` is packed as
+    (depth, vectors * lanes); `table` holds integers of the floats' width.
+    """
+
+    def twin(x, x_at, table, row_at, depth_at, b, b_at, depth, c, c_at, c_step):
+        width = vectors * lanes_of(c)
+        integers = table.view(np.int32 if table.itemsize == 4 else np.int64)
+        row, column = integers[row_at : row_at + rows], integers[depth_at : depth_at + depth]
+        left = x.reshape(-1)[x_at + row.astype(np.int64) + column.astype(np.int64)[:, None]]
+        right = b.reshape(-1)[b_at : b_at + depth * width].reshape(depth, width)
+        _multiply_panels(left, right, c, c_at, c_step, True, rows, width)
+
+    @vectorised(twin)
+    def tile(emit, x, x_at, table, row_at, depth_at, b, b_at, depth, c, c_at, c_step):
+        builder = emit.builder
+        x, b, c, depths = emit.at(x, x_at), emit.at(b, b_at), emit.at(c, c_at), emit.at(table, depth_at)
+        bases = [emit.at(x, emit.load_integer(emit.at(table, row_at, r))) for r in range(rows)]
+        offset = {}
+
+        def b_vector(k):
+            offset[0] = emit.load_integer(emit.at(depths, k))
+            line = emit.at(b, builder.mul(k, ir.Constant(INDEX, vectors * emit.lanes)))
+            return [emit.load_vector(emit.at(line, v * emit.lanes)) for v in range(vectors)]
+
+        sums = emit.accumulate(rows, vectors, depth, lambda k, r: emit.at(bases[r], offset[0]), b_vector)
+        for r in range(rows):
+            for v in range(vectors):
+                target = emit.at(c, builder.mul(c_step, ir.Constant(INDEX, r)), v * emit.lanes)
+                emit.store_vector(builder.fadd(emit.load_vector(target), sums[r][v]), target)
+
+    return tile

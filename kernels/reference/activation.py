@@ -51,6 +51,7 @@ def sigmoid(x, out):
 def sigmoid_grad(y, grad, out):
     """out = grad * y * (1 - y), y being the output of sigmoid."""
     with np.errstate(all="ignore"):
+        y, grad = _wide(y, grad)
         out[...] = grad * y * (1 - y)
 
 
@@ -62,6 +63,7 @@ def tanh(x, out):
 def tanh_grad(y, grad, out):
     """out = grad * (1 - y²), y being the output of tanh."""
     with np.errstate(all="ignore"):
+        y, grad = _wide(y, grad)
         out[...] = grad * (1 - y * y)
 
 

@@ -13,7 +13,7 @@ import sys
 
 from minigrad.version import __version__
 
-COMMANDS = ("train", "info", "warmup")
+COMMANDS = ("train", "info", "warmup", "bench")
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 EXPECTED = (ArithmeticError, ImportError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
@@ -68,7 +68,7 @@ def _sentence(error):
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] == "rich":
         return "minigrad: this command needs rich: pip install 'minigrad-numba[cli]'"
     if isinstance(error, EXPECTED):
-        return f"minigrad: {error or type(error).__name__}"
+        return f"minigrad: {str(error) or type(error).__name__}"
     return f"minigrad: unexpected {type(error).__name__}: {error} (--traceback shows where)"
 
 

@@ -43,7 +43,7 @@ def collect():
         "cores": f"{os.cpu_count()} in the machine, {_usable_cores()} for this process",
         "threads": f"{numba.get_num_threads()} of at most {numba.config.NUMBA_NUM_THREADS}",
         "threading layer": _threading_layer(),
-        "cache folder": _cache(folder, compiler.SOURCES_KEY),
+        "cache folder": _cache(folder),
         "settings": ", ".join(f"{name}={value}" for name, value in sorted(os.environ.items())
                               if name.startswith(("MINIGRAD_", "NUMBA_", "OMP_"))) or "none in the environment",
         "gpu": _gpu(),
@@ -106,13 +106,12 @@ def _threading_layer():
         return f"none ({error})"
 
 
-def _cache(folder, key):
+def _cache(folder):
     if not folder.is_dir():
         return f"{folder} (empty)"
     sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    own = [path for path in sizes if path.parent.name == key]
     writable = "" if os.access(folder, os.W_OK) else ", not writable"
-    return (f"{folder} ({len(sizes)} files, {sum(sizes.values()) / 1e6:.1f} MB; {len(own)} of this version{writable})")
+    return f"{folder} ({len(sizes)} files, {sum(sizes.values()) / 1e6:.1f} MB{writable})"
 
 
 def _gpu():

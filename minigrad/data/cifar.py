@@ -87,16 +87,20 @@ def _read_archive(path):
             return _join(Path(), ".bin", parse)
     except (tarfile.TarError, EOFError, OSError, KeyError, zlib.error, AttributeError) as error:
         raise DataError(f"{path}: expected the archive {ARCHIVE}, got something else or a part of it "
-                        f"({error})") from error
+                        f"({_line(error)})") from error
+
+
+def _line(error):
+    return " ".join(str(error).split())
 
 
 def _read_npz(path):
     names = ("x_train", "y_train", "x_test", "y_test")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             x_train, y_train, x_test, y_test = (arrays[name] for name in names)
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: expected an .npz file of the arrays {', '.join(names)} ({error})") from error
+        raise DataError(f"{path}: expected an .npz file of the arrays {', '.join(names)} ({_line(error)})") from error
     for name, images in (("x_train", x_train), ("x_test", x_test)):
         if images.shape[1:] != SHAPE or images.dtype != np.uint8:
             raise DataError(f"{path}: {name} expects uint8 of shape (N, 3, 32, 32), got {images.dtype} of shape "
@@ -107,13 +111,14 @@ def _read_npz(path):
 class _ArraysOnly(pickle.Unpickler):
     """Unpickles NumPy arrays and plain values, and refuses everything else: a pickle can run any code."""
 
-    ALLOWED = {("_codecs", "encode"), ("numpy", "ndarray"), ("numpy", "dtype")}
-    MULTIARRAY = {"numpy.core.multiarray", "numpy._core.multiarray"}
+    ALLOWED = {("_codecs", "encode"), ("numpy", "ndarray"), ("numpy", "dtype"),
+               ("numpy._core.multiarray", "_reconstruct"), ("numpy._core.numeric", "_frombuffer")}
 
     def find_class(self, module, name):
-        if module in self.MULTIARRAY and name == "_reconstruct":
-            return super().find_class("numpy._core.multiarray" if hasattr(np, "_core") else module, name)
+        module = module.replace("numpy.core.", "numpy._core.")  # its name until NumPy 2
         if (module, name) in self.ALLOWED:
+            if not hasattr(np, "_core"):
+                module = module.replace("numpy._core.", "numpy.core.")
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
 
@@ -123,7 +128,7 @@ def _parse_pickle(path, content):
         batch = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
         images, labels = np.asarray(batch["data"]), np.asarray(batch["labels"])
     except Exception as error:  # damaged pickles raise nearly anything
-        raise DataError(f"{path}: expected a CIFAR-10 batch pickled by Python ({error})") from error
+        raise DataError(f"{path}: expected a CIFAR-10 batch pickled by Python ({_line(error)})") from error
     pixels = int(np.prod(SHAPE))
     if images.dtype != np.uint8 or images.shape != (len(labels), pixels) or labels.dtype.kind not in "iu":
         raise DataError(f"{path}: expected uint8 data of shape ({len(labels)}, {pixels}) and that many integer labels, "

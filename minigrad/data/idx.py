@@ -14,6 +14,7 @@ import numpy as np
 from minigrad.data.errors import DataError
 
 TYPE_UINT8 = 8
+LARGEST = 2**31
 
 
 def read_idx(path, ndim):
@@ -43,7 +44,8 @@ def read_idx(path, ndim):
         with gzip.open(path, "rb") if compressed else path.open("rb") as file:
             shape = _read_header(path, file, ndim)
             expected = math.prod(shape)
-            content = file.read(expected + 1)  # one more than stated, to notice a file that goes on
+            # One more than stated, to notice a file that goes on; but no header may ask for all the memory.
+            content = file.read(min(expected, LARGEST) + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: the compressed file is damaged or cut off ({error})") from error
     except OSError as error:

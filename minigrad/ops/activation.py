@@ -2,7 +2,7 @@
 
 import math
 
-from minigrad.autograd import Function
+from minigrad.function import Function
 from minigrad.ops.common import as_float
 from minigrad.ops.elementwise import exp, map_array, where, zip_arrays
 

@@ -5,7 +5,7 @@ The three form a closed family: the gradient of each is made of the other two.
 
 from typing import NamedTuple
 
-from minigrad.autograd import Function
+from minigrad.function import Function
 from minigrad.ops.common import check_float, check_one_dtype
 from minigrad.ops.reduction import sum
 from minigrad.ops.shape import reshape

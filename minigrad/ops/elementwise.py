@@ -1,7 +1,9 @@
 """Arithmetic, comparison and the elementary functions, one element at a time."""
 
-from minigrad.autograd import Function
-from minigrad.dtypes import bool as bool_, is_float
+import numpy as np
+
+from minigrad.function import Function
+from minigrad.dtypes import as_dtype, bool as bool_, float32, int64, is_float
 from minigrad.ops.common import NUMBER, as_float, check_tensor, elementwise, elementwise_pair, operands
 from minigrad.tensor import Tensor
 
@@ -73,7 +75,7 @@ class Div(Function):
 
 
 class Pow(Function):
-    """y = a ** b for tensors; dy/da = b a^(b-1), dy/db = y log a, and 0 where the limit is 0 (0^b, a^0)."""
+    """y = a ** b for tensors;  dy/da = b a^(b-1), dy/db = y log a, and 0 where the limit is 0 (0^0, 0^b)"""
 
     saves_output = True
 
@@ -82,16 +84,14 @@ class Pow(Function):
 
     def backward(self, grad):
         a, b = self.inputs
+        if not isinstance(a, Tensor):
+            a = Tensor(self.device.full((), a, grad.dtype), self.device)
+        # Where the factor would be 0 * inf the base becomes 1, before the power: second derivatives stay finite too.
         grad_a = grad_b = None
         if self.needs_input_grad[0]:
-            grad_a = where(b == 0.0, 0.0, grad * b * pow(a, b - 1.0))
+            grad_a = grad * b * pow(where(logical_and(a == 0.0, b == 0.0), 1.0, a), b - 1.0)
         if self.needs_input_grad[1]:
-            if isinstance(a, Tensor):
-                grad_b = where(logical_and(a == 0.0, b >= 0.0), 0.0, grad * self.output * log(a))
-            else:
-                base = self.device.full((), a, grad.dtype)
-                logarithm = log(Tensor(base, self.device))
-                grad_b = where(b >= 0.0, 0.0, grad * self.output) if a == 0 else grad * self.output * logarithm
+            grad_b = grad * self.output * log(where(logical_and(a == 0.0, b >= 0.0), 1.0, a))
         return grad_a, grad_b
 
 
@@ -398,6 +398,9 @@ def clip(x, min=None, max=None):
     """
     if min is None and max is None:
         raise ValueError("clip: expected min or max or both, got neither")
+    for bound in (min, max):
+        if bound is not None and not isinstance(bound, (*NUMBER, np.generic)):
+            raise TypeError(f"clip: expected the bounds as numbers, got {type(bound).__name__}")
     low = float("-inf") if min is None else float(min)
     high = float("inf") if max is None else float(max)
     return Clip.apply(as_float("clip", x), low=low, high=high)
@@ -411,15 +414,19 @@ def where(condition, a, b):
     check_tensor("where", condition, "condition")
     if condition.dtype != bool_:
         raise TypeError(f"where: expected a condition of dtype bool, got {condition.dtype}")
-    if isinstance(a, NUMBER) and isinstance(b, NUMBER):
-        a = Tensor(condition.device.full((), float(a), "float32"), condition.device)
+    if isinstance(a, (*NUMBER, np.generic)) and not isinstance(b, Tensor):
+        kind = bool_ if isinstance(a, (bool, np.bool_)) else int64 if isinstance(a, (int, np.integer)) else float32
+        a = Tensor(condition.device.from_numpy(np.array(a, kind)), condition.device)
     a, b = operands("where", a, b)
     return Where.apply(condition, a, b)
 
 
 def cast(x, dtype):
-    """The tensor in another dtype; itself if it has that one."""
-    return x if x.dtype == dtype else Cast.apply(x, dtype=dtype)
+    """The tensor in another dtype; itself if it has that one. Only between floats is there a gradient."""
+    dtype = as_dtype(dtype)
+    if check_tensor("cast", x).dtype == dtype:
+        return x
+    return Cast.apply(x if is_float(dtype) else x.detach(), dtype=dtype)
 
 
 def clone(x):

@@ -4,7 +4,7 @@ import operator
 
 import numpy as np
 
-from minigrad.autograd import Function
+from minigrad.function import Function
 from minigrad.dtypes import bool as bool_, int64, is_float
 from minigrad.ops.common import broadcast_shapes, check_tensor, contiguous_strides, product
 from minigrad.ops.shape import Slice, Unslice, permute, reshape
@@ -95,7 +95,12 @@ def _entry(op, entry):
     if entry is None or entry is Ellipsis or isinstance(entry, (slice, Tensor)):
         return entry
     if isinstance(entry, (list, np.ndarray, bool, np.bool_)):
-        array = np.asarray(entry)
+        try:
+            array = np.asarray(entry)
+        except ValueError:
+            raise IndexError(f"{op}: expected rows of one length in a list of indices, got a ragged one") from None
+        if array.dtype == bool and not array.ndim:
+            raise IndexError(f"{op}: cannot index with a single bool; use None, or an empty slice")
         return array.astype(np.int64) if array.size == 0 and array.dtype != bool else array
     try:
         return operator.index(entry)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minigrad.autograd import Function
+from minigrad.function import Function
 from minigrad.dtypes import int64
 from minigrad.ops.activation import softplus
 from minigrad.ops.common import broadcast_shapes, check_float, check_tensor, product
@@ -134,7 +134,7 @@ def _check_classes(op, x, target, weight, ignore_index):
     if target.shape != batch:
         raise ValueError(f"{op}: expected class indices of shape {batch} for an input of {x.shape}, got {target.shape}")
     classes = x.shape[1] if x.ndim > 1 else x.shape[0]
-    if weight is not None and (weight.shape != (classes,) or weight.dtype != x.dtype):
+    if weight is not None and (check_tensor(op, weight, "weight").shape != (classes,) or weight.dtype != x.dtype):
         raise ValueError(
             f"{op}: expected weight of shape {(classes,)} and dtype {x.dtype}, got {weight.shape} and {weight.dtype}"
         )

@@ -1,6 +1,6 @@
 """Matrix products. The gradients of a product are products again."""
 
-from minigrad.autograd import Function
+from minigrad.function import Function
 from minigrad.dtypes import promote
 from minigrad.ops.common import broadcast_shapes, check_float, check_one_dtype, check_tensor, product
 from minigrad.ops.reduction import sum
@@ -8,15 +8,19 @@ from minigrad.ops.shape import expand, reshape
 
 
 class Matmul(Function):
-    """C = op(A) op(B) for stacks of matrices, op the identity or the transpose;  dA = dC B', dB = A' dC"""
+    """C = op(A) op(B) of matrices or stacks of them, op the identity or the transpose;  dA = dC B', dB = A' dC"""
 
     def forward(self, a, b, transpose_a=0, transpose_b=0):
         self.transposed = transpose_a, transpose_b
-        m = a.shape[2] if transpose_a else a.shape[1]
-        n = b.shape[1] if transpose_b else b.shape[2]
-        out = self.device.empty((max(a.shape[0], b.shape[0]) if a.shape[0] and b.shape[0] else 0, m, n), a.dtype)
-        work = self.device.workspace("matmul", a.dtype, a, b, transpose_a, transpose_b)
-        self.device.kernels.matmul(a, b, out, work, transpose_a, transpose_b)
+        k, plain = self.device.kernels, len(a.shape) == 2
+        if plain:
+            a, b = a.reshape((1, *a.shape)), b.reshape((1, *b.shape))
+        m = a.shape[1 + transpose_a]
+        n = b.shape[2 - transpose_b]
+        stacks = a.shape[0] if b.shape[0] == 1 else b.shape[0]
+        out = self.device.empty((m, n) if plain else (stacks, m, n), a.dtype)
+        work = self.device.empty(k.matmul_workspace(a, b, transpose_a, transpose_b), a.dtype)
+        k.matmul(a, b, out.reshape((stacks, m, n)), work, transpose_a, transpose_b)
         return out
 
     def backward(self, grad):
@@ -31,7 +35,7 @@ class Matmul(Function):
 
 
 def product_of(a, b, transpose_a=0, transpose_b=0):
-    """The product of two stacks of matrices (B, M, K) and (B, K, N), either of them transposed."""
+    """The product of two matrices, or of two stacks (B, M, K) and (B, K, N); either may be transposed."""
     return Matmul.apply(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
 
 
@@ -51,18 +55,10 @@ class Linear(Function):
         x, weight, bias = self.inputs
         needs = self.needs_input_grad
         return (
-            matmul(grad, weight) if needs[0] else None,
-            _matrix(product_of(_stack(grad), _stack(x), 1, 0)) if needs[1] else None,
+            product_of(grad, weight) if needs[0] else None,
+            product_of(grad, x, 1, 0) if needs[1] else None,
             sum(grad, 0) if needs[2] else None,
         )
-
-
-def _stack(matrix):
-    return reshape(matrix, (1, *matrix.shape))
-
-
-def _matrix(stack):
-    return reshape(stack, stack.shape[1:])
 
 
 def matmul(a, b):
@@ -101,8 +97,9 @@ def _matmul_stacks(a, b):
     """Matrix product of operands with at least two dimensions each."""
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
     if b.ndim == 2:  # one matrix on the right: the stack on the left is one tall matrix
-        rows = product(a.shape[:-1])
-        return reshape(product_of(reshape(a, (1, rows, k)), reshape(b, (1, k, n))), (*a.shape[:-1], n))
+        if a.ndim == 2:
+            return product_of(a, b)
+        return reshape(product_of(reshape(a, (product(a.shape[:-1]), k)), b), (*a.shape[:-1], n))
     batch = broadcast_shapes("matmul", a.shape[:-2], b.shape[:-2])
     stacks = []
     for x in (a, b):

@@ -4,7 +4,7 @@ Batch normalization: Ioffe and Szegedy, arXiv 1502.03167, algorithm 1. Their gam
 `bias`; the moving averages of mean and variance are `running_mean` and `running_var`.
 """
 
-from minigrad.autograd import Function, apply_multiple
+from minigrad.function import Function, apply_multiple
 from minigrad.dtypes import bool as bool_
 from minigrad.ops.common import check_float, check_one_dtype, product
 from minigrad.ops.reduction import mean, sum

@@ -1,6 +1,6 @@
 """Pooling over windows of an image."""
 
-from minigrad.autograd import Function
+from minigrad.function import Function
 from minigrad.dtypes import int64
 from minigrad.ops.common import check_float
 from minigrad.ops.conv import pair
@@ -132,7 +132,7 @@ def _out_size(op, size, kernel, stride, padding, dilation, ceil_mode):
     count = (room + (stride - 1 if ceil_mode else 0)) // stride + 1
     if ceil_mode and (count - 1) * stride >= size + padding:
         count -= 1
-    if room < 0 and count < 1 or count < 1:
+    if count < 1:
         raise ValueError(f"{op}: a kernel of {kernel} with dilation {dilation} is larger than the padded input ({size})")
     return count
 
@@ -195,7 +195,9 @@ def adaptive_avg_pool2d(x, output_size):
     output_size : int or pair of int or None
         None keeps that extent.
     """
-    sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    if len(sizes) != 2:
+        raise ValueError(f"adaptive_avg_pool2d: expected output_size to be an int or a pair, got {output_size!r}")
 
     def run(x):
         target = [extent if size is None else size for size, extent in zip(sizes, x.shape[2:], strict=True)]

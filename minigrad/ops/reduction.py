@@ -2,7 +2,7 @@
 
 import math
 
-from minigrad.autograd import Function
+from minigrad.function import Function
 from minigrad.dtypes import bool as bool_, int64
 from minigrad.ops.common import (
     as_float,

@@ -1,6 +1,6 @@
 """Shape changes: views and strided copies. The gradient of each is another of them."""
 
-from minigrad.autograd import Function
+from minigrad.function import Function
 from minigrad.ops.common import (
     as_shape,
     broadcast_shapes,

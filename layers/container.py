@@ -1,0 +1,121 @@
+"""Modules that hold others in order."""
+
+import operator
+from collections.abc import Mapping
+
+from minigrad.layers.module import Module
+
+
+class _Ordered(Module):
+    """Children under the names "0", "1", ... (or given ones), with the manners of a list."""
+
+    def _put(self, modules):
+        """Replace all children by these; numbered names follow the position."""
+        for name in [name for name, member in self.__dict__.items() if isinstance(member, Module)]:
+            del self.__dict__[name]
+        for name, module in modules:
+            self.add_module(name, module)
+
+    def _items(self):
+        return [(name, member) for name, member in self.__dict__.items() if isinstance(member, Module)]
+
+    def _position(self, index):
+        """An index counted from the front, checked."""
+        count, index = len(self), operator.index(index)
+        if not -count <= index < count:
+            raise IndexError(f"{type(self).__name__}: index {index} is out of range for {count} module(s)")
+        return index % count
+
+    def __len__(self):
+        return len(self._items())
+
+    def __iter__(self):
+        return iter([module for _, module in self._items()])
+
+    def __contains__(self, module):
+        return any(module is member for member in self)
+
+    def __getitem__(self, index):
+        items = self._items()
+        if isinstance(index, slice):
+            return self._of(items[index])
+        return items[self._position(index)][1]
+
+    def __setitem__(self, index, module):
+        self.add_module(self._items()[self._position(index)][0], module)
+
+    def __delitem__(self, index):
+        items = self._items()
+        gone = range(len(items))[index] if isinstance(index, slice) else [self._position(index)]
+        self._put(_renumbered([item for i, item in enumerate(items) if i not in gone]))
+
+    def append(self, module):
+        """Add a module at the end; returns the container."""
+        return self.extend([module])
+
+    def extend(self, modules):
+        """Add modules at the end; returns the container."""
+        for module in list(modules):
+            self.add_module(_free_name(self.__dict__, len(self)), module)
+        return self
+
+    def insert(self, index, module):
+        """Put a module before the one at `index`; numbered names move up."""
+        if not isinstance(module, Module):
+            raise TypeError(f"{type(self).__name__}: expected a Module, got {type(module).__name__}")
+        items = self._items()
+        items.insert(index, ("0", module))
+        self._put(_renumbered(items))
+        return self
+
+
+def _free_name(taken, number):
+    while str(number) in taken:
+        number += 1
+    return str(number)
+
+
+def _renumbered(items):
+    """Names that are numbers become the position; others stay."""
+    return [(str(i) if name.isdigit() else name, module) for i, (name, module) in enumerate(items)]
+
+
+class Sequential(_Ordered):
+    """Modules applied one after the other.
+
+    Parameters
+    ----------
+    *modules : Module, or one mapping of str to Module
+        With a mapping (an ``OrderedDict``) its names are those of the children, as attributes and in state dicts.
+    """
+
+    def __init__(self, *modules):
+        if len(modules) == 1 and isinstance(modules[0], Mapping):
+            self._put(modules[0].items())
+        else:
+            self._put([(str(i), module) for i, module in enumerate(modules)])
+
+    @classmethod
+    def _of(cls, items):
+        return cls(dict(_renumbered(items)))
+
+    def forward(self, x):
+        for module in self:
+            x = module(x)
+        return x
+
+
+class ModuleList(_Ordered):
+    """A list of modules whose parameters are found; it has no forward of its own.
+
+    Parameters
+    ----------
+    modules : iterable of Module
+    """
+
+    def __init__(self, modules=()):
+        self._put([(str(i), module) for i, module in enumerate(modules)])
+
+    @classmethod
+    def _of(cls, items):
+        return cls([module for _, module in items])

@@ -1,0 +1,182 @@
+"""Normalization layers.
+
+In the papers' words: `weight` is gamma, `bias` is beta, `running_mean` and `running_var` are the moving averages of
+mean and variance.
+"""
+
+from minigrad import functional as F
+from minigrad.creation import ones, zeros
+from minigrad.dtypes import as_dtype, float32, int64, is_float
+from minigrad.layers.init import ones_, zeros_
+from minigrad.layers.module import Buffer, Module, Parameter, check_input, check_sizes
+from minigrad.ops.common import product
+from minigrad.tensor import Tensor
+
+
+class _BatchNorm(Module):
+    """Batch normalization per channel: ``(x - mean) / sqrt(var + eps) * weight + bias``.
+
+    In training, mean and (biased) variance are the batch's, and the running statistics follow them:
+    ``running = (1 - momentum) * running + momentum * new``, with the unbiased variance. In evaluation the running
+    statistics are used, or the batch's if there are none.
+
+    Parameters
+    ----------
+    num_features : int
+        The number of channels C.
+    eps : float
+        Added to the variance.
+    momentum : float or None
+        The weight of the newest batch in the running statistics; None averages over all batches alike.
+    affine : bool
+        Whether there are a weight and a bias.
+    track_running_stats : bool
+        Whether running statistics are kept.
+
+    Attributes
+    ----------
+    weight, bias : Parameter of shape (C,), or None
+    running_mean, running_var : Buffer of shape (C,), or None
+    num_batches_tracked : Buffer, int64 of shape (), or None
+
+    Raises
+    ------
+    ValueError
+        If the input has another shape, or one value per channel where its own statistics are needed.
+
+    References
+    ----------
+    Ioffe and Szegedy, arXiv 1502.03167, algorithms 1 and 2.
+    """
+
+    def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True, device=None,
+                 dtype=None, *, bias=True):
+        check_sizes(self, num_features=num_features)
+        dtype = as_dtype(dtype or float32)
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.affine, self.track_running_stats = affine, track_running_stats
+        self.weight = Parameter(ones(num_features, dtype=dtype, device=device)) if affine else None
+        self.bias = Parameter(zeros(num_features, dtype=dtype, device=device)) if affine and bias else None
+        tracked = track_running_stats
+        self.running_mean = Buffer(zeros(num_features, dtype=dtype, device=device)) if tracked else None
+        self.running_var = Buffer(ones(num_features, dtype=dtype, device=device)) if tracked else None
+        self.num_batches_tracked = Buffer(zeros((), dtype=int64, device=device)) if tracked else None
+        self._rate = None  # (what it was made for, a tensor with the weight of the newest batch)
+
+    def reset_running_stats(self):
+        """Start over: mean 0, variance 1, no batches."""
+        if self.track_running_stats:
+            zeros_(self.running_mean)
+            ones_(self.running_var)
+            self.num_batches_tracked.fill_(0)
+
+    def reset_parameters(self):
+        """Start over: weight 1, bias 0, fresh running statistics."""
+        self.reset_running_stats()
+        if self.weight is not None:
+            ones_(self.weight)
+        if self.bias is not None:
+            zeros_(self.bias)
+
+    def forward(self, x):
+        check_input(self, self._fits, self._expected(), x)
+        own_statistics = self.training or not self.track_running_stats
+        if own_statistics and x.data.size <= self.num_features:
+            raise ValueError(
+                f"{type(self).__name__}: expected more than one value per channel in training, "
+                f"got an input of shape {x.shape}"
+            )
+        running = (self.running_mean, self.running_var) if self.track_running_stats else (None, None)
+        momentum = 0.0
+        if self.training and self.track_running_stats:
+            self._count_batch()
+            momentum = self._newest_weight(self.running_mean)
+        return F.batch_norm(x, *running, self.weight, self.bias, own_statistics, momentum, self.eps)
+
+    def _count_batch(self):
+        count = self.num_batches_tracked
+        one = count.device.full((1,), 1, count.dtype)
+        count.device.kernels.fused_add(count.data.reshape(1), one)
+        count.version[0] += 1
+
+    def _newest_weight(self, like):
+        """The momentum as a tensor of shape (1,), rewritten only when it changes: no allocation per step."""
+        made_for = like.device, like.dtype, self.momentum
+        if self._rate is None or self._rate[0] != made_for:
+            self._rate = made_for, Tensor(like.device.full((1,), float(self.momentum or 0.0), like.dtype), like.device)
+        rate = self._rate[1]
+        if self.momentum is None:  # 1 / number of batches: the mean over all of them
+            kernels = like.device.kernels
+            kernels.cast(self.num_batches_tracked.data.reshape(1), rate.data)
+            kernels.pow_scalar(rate.data, rate.data, -1.0)
+        return rate
+
+    def extra_repr(self):
+        text = f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
+        return f"{text}, track_running_stats={self.track_running_stats}"
+
+
+class BatchNorm1d(_BatchNorm):
+    __doc__ = (_BatchNorm.__doc__ or "").replace("per channel:", "of (N, C) or (N, C, L), per channel:")
+
+    def _fits(self, shape):
+        return len(shape) in (2, 3) and shape[1] == self.num_features
+
+    def _expected(self):
+        return f"(N, {self.num_features}) or (N, {self.num_features}, L)"
+
+
+class BatchNorm2d(_BatchNorm):
+    __doc__ = (_BatchNorm.__doc__ or "").replace("per channel:", "of (N, C, H, W), per channel:")
+
+    def _fits(self, shape):
+        return len(shape) == 4 and shape[1] == self.num_features
+
+    def _expected(self):
+        return f"(N, {self.num_features}, H, W)"
+
+
+class LayerNorm(Module):
+    """Layer normalization over the last dimensions: ``(x - mean) / sqrt(var + eps) * weight + bias``.
+
+    Parameters
+    ----------
+    normalized_shape : int or sequence of int
+        The extents of the last dimensions, which are normalised together.
+    eps : float
+        Added to the (biased) variance.
+    elementwise_affine : bool
+        Whether there is a weight.
+    bias : bool
+        Whether there is a bias beside it.
+
+    References
+    ----------
+    Ba, Kiros and Hinton, arXiv 1607.06450.
+    """
+
+    def __init__(self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True, device=None, dtype=None):
+        dtype = as_dtype(dtype or float32)
+        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        if not shape or product(shape) < 1 or not is_float(dtype):
+            raise ValueError(f"LayerNorm: expected extents of at least 1 and a float dtype, got {shape} and {dtype}")
+        self.normalized_shape, self.eps, self.elementwise_affine = shape, eps, elementwise_affine
+        self.weight = Parameter(ones(shape, dtype=dtype, device=device)) if elementwise_affine else None
+        self.bias = Parameter(zeros(shape, dtype=dtype, device=device)) if elementwise_affine and bias else None
+
+    def reset_parameters(self):
+        """Start over: weight 1, bias 0."""
+        if self.weight is not None:
+            ones_(self.weight)
+        if self.bias is not None:
+            zeros_(self.bias)
+
+    def forward(self, x):
+        check_input(self, self._fits, f"(..., {str(self.normalized_shape)[1:-1].rstrip(',')})", x)
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def _fits(self, shape):
+        return shape[-len(self.normalized_shape):] == self.normalized_shape
+
+    def extra_repr(self):
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"

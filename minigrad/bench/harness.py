@@ -1,0 +1,270 @@
+"""Runs the table: one process per library, taking turns; results are checked before anything is timed."""
+
+import datetime
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import minigrad
+from minigrad.bench import processes
+from minigrad.bench.environment import machine, of_process
+from minigrad.bench.timing import TURN_SECONDS, summary, turn
+
+LIBRARIES = {"minigrad": "numba", "numpy": "numpy", "torch": "torch", "torch.compile": "torch", "jax": "jax"}
+"""The names of the libraries, and the package that has to be installed for each."""
+
+FORMAT = 1
+
+
+class WorkerError(Exception):
+    """What went wrong in a worker, as a sentence."""
+
+
+class Mismatch(Exception):
+    """A library's result differs from the reference."""
+
+
+class Worker:
+    """A library's process (see `minigrad.bench.worker`).
+
+    Parameters
+    ----------
+    library : str
+    threads : int
+    """
+
+    def __init__(self, library, threads):
+        self.library, self.threads = library, threads
+        self.process = None
+
+    def ask(self, command, **arguments):
+        """Send a command and wait for the answer.
+
+        Raises
+        ------
+        WorkerError
+            If the command failed or the process died. A new process serves the next command.
+        """
+        if self.process is None:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "minigrad.bench.worker", self.library, str(self.threads)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                env=of_process(self.threads),
+            )  # fmt: skip
+        try:
+            print(json.dumps({"command": command, **arguments}), file=self.process.stdin, flush=True)
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            status = self.process.wait()
+            self.close()
+            raise WorkerError(f"the process of {self.library} ended with status {status} during {command!r}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise WorkerError(answer["error"])
+        return answer
+
+    def close(self):
+        """End the process."""
+        if self.process is not None:
+            self.process.stdin.close()
+            self.process.stdout.close()
+            self.process.wait()
+            self.process = None
+
+
+def installed_libraries():
+    """The libraries that this Python can import."""
+    return [name for name, package in LIBRARIES.items() if importlib.util.find_spec(package)]
+
+
+def check(results, reference, row):
+    """Compare a library's results with the reference.
+
+    Parameters
+    ----------
+    results, reference : list of numpy.ndarray
+    row : Row
+        Its tolerance counts.
+
+    Raises
+    ------
+    Mismatch
+        If shapes differ or an element is too far off or not finite.
+    """
+    if len(results) != len(reference):
+        raise Mismatch(f"expected {len(reference)} results, got {len(results)}")
+    for index, (got, want) in enumerate(zip(results, reference, strict=True)):
+        if got.shape != want.shape:
+            raise Mismatch(f"result {index} has shape {got.shape}, the reference {want.shape}")
+        scale = np.abs(want).max(initial=0) + row.floor
+        error = np.abs(got - want).max(initial=0)
+        if not error <= row.tolerance * scale:
+            raise Mismatch(f"result {index} of shape {got.shape} differs from the float64 reference by {error:.3g}, "
+                           f"allowed are {row.tolerance * scale:.3g}")
+
+
+def measure(row, workers, reference, rounds, turn_seconds=TURN_SECONDS, progress=lambda text: None):
+    """Check and time one row.
+
+    Parameters
+    ----------
+    row : Row
+    workers : dict of str to Worker
+        By the label under which the result is reported.
+    reference : Worker
+        Of the library ``reference``.
+    rounds : int
+        How many turns each worker gets.
+    turn_seconds : float
+    progress : callable
+        Called with a few words about what happens now.
+
+    Returns
+    -------
+    dict
+        ``results``: per label a `summary`, or ``{"error": sentence}`` if the library could not run the row; and
+        ``error``: a sentence if a result was wrong, in which case nothing has been timed.
+    """
+    results, turns, samples = {}, {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        progress("reference")
+        try:
+            expected = _prepare(reference, row, Path(folder) / "reference.npz")
+        except WorkerError as error:
+            return {"results": {}, "error": f"the reference failed: {error}"}
+        for number, (label, worker) in enumerate(workers.items()):
+            progress(f"preparing {label}")
+            try:
+                check(_prepare(worker, row, Path(folder) / f"{number}.npz"), expected, row)
+                turns[label] = turn(worker.ask("calibrate")["seconds"], turn_seconds)
+            except Mismatch as error:
+                return {"results": {}, "error": f"{label}: {error}"}
+            except WorkerError as error:
+                results[label] = {"error": str(error)}
+    for index in range(rounds):
+        progress(f"round {index + 1} of {rounds}")
+        for label in _rotated(list(turns), index):
+            calls, batches = turns[label]
+            try:
+                answer = workers[label].ask("time", calls=calls, batches=batches)
+                samples.setdefault(label, []).extend(answer["seconds"])
+            except WorkerError as error:
+                results[label] = {"error": str(error)}
+                del turns[label]
+    for label, (calls, _) in turns.items():
+        results[label] = {**summary(samples[label]), "calls": calls}
+    return {"results": {label: results[label] for label in workers}}
+
+
+def _prepare(worker, row, file):
+    worker.ask("prepare", row=row.name, file=str(file))
+    with np.load(file) as arrays:
+        return [arrays[name] for name in arrays.files]
+
+
+def _rotated(labels, index):
+    """Everybody is first in turn, so that no library always follows the same neighbour's heat."""
+    start = index % len(labels) if labels else 0
+    return labels[start:] + labels[:start]
+
+
+def run(rows, libraries=None, rounds=7, threads=None, turn_seconds=TURN_SECONDS, progress=lambda text: None):
+    """Run rows of the table.
+
+    Parameters
+    ----------
+    rows : list of Row
+    libraries : list of str, optional
+        Which to compare; those installed if left out.
+    rounds : int
+        How many turns each library gets per row.
+    threads : int, optional
+        For every library; the processors this process may use if left out.
+    turn_seconds : float
+        How long a turn is to take.
+    progress : callable
+        Called with a line about what happens now.
+
+    Returns
+    -------
+    dict
+        What `report` and `markdown` show: ``environment``, ``settings`` and ``rows``. Plain JSON.
+
+    Raises
+    ------
+    ValueError
+        If a library is unknown or not installed.
+    """
+    libraries = _known(libraries)
+    environment = machine()
+    threads = threads or environment["usable processors"]
+    workers: dict = {}
+
+    def worker_of(library, count):
+        return workers.setdefault((library, count), Worker(library, count))
+
+    report = {
+        "format": FORMAT,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "minigrad": minigrad.__version__,
+        "environment": {**environment, "threads": threads, "libraries": {}},
+        "settings": {"rounds": rounds, "turn seconds": turn_seconds, "libraries": libraries},
+        "rows": [],
+    }
+    try:
+        for number, row in enumerate(rows):
+            def tell(text, number=number, row=row):
+                progress(f"{number + 1}/{len(rows)} {row.name}: {text}")
+
+            taking_part = [name for name in libraries if name in row.libraries]
+            if row.mode in processes.MODES:
+                outcome = processes.measure(row, taking_part, rounds, threads, tell)
+            else:
+                some = {_label(name, count, row): worker_of(name, count)
+                        for name in taking_part for count in row.threads or (threads,)}
+                outcome = measure(row, some, worker_of("reference", threads), rounds, turn_seconds, tell)
+            report["rows"].append(_entry(row, outcome))
+        for name in libraries:
+            try:
+                report["environment"]["libraries"][name] = worker_of(name, threads).ask("about")
+            except WorkerError as error:
+                report["environment"]["libraries"][name] = {"error": str(error)}
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return report
+
+
+def _known(libraries):
+    installed = installed_libraries()
+    for name in libraries or ():
+        if name not in LIBRARIES:
+            raise ValueError(f"bench: expected libraries out of {', '.join(LIBRARIES)}, got {name!r}")
+        if name not in installed:
+            raise ValueError(f"bench: {name} is not installed (its package is {LIBRARIES[name]})")
+    return [name for name in installed if not libraries or name in libraries]
+
+
+def _label(library, threads, row):
+    if not row.threads:
+        return library
+    return f"{library}, {threads} thread{'s' * (threads > 1)}"
+
+
+def _entry(row, outcome):
+    """What the report says of a row; ratios above 1 mean that minigrad is faster."""
+    entry = {"name": row.name, "group": row.group, "mode": row.mode, "work": row.work, "unit": row.unit, **outcome}
+    medians = {label: result["median"] for label, result in outcome["results"].items() if "median" in result}
+    own = "minigrad"
+    if row.threads:
+        own = _label("minigrad", max(row.threads), row)
+    if own in medians:
+        entry["ratios"] = {label: median / medians[own] for label, median in medians.items() if label != own}
+    return entry

@@ -1,0 +1,18 @@
+"""How long to measure and what to say of the times."""
+
+import numpy as np
+
+TURN_SECONDS = 0.075
+BATCHES = 10
+
+
+def turn(seconds_per_call, turn_seconds=TURN_SECONDS):
+    """How many calls to a batch and batches to a turn fill a turn's time."""
+    calls = max(1, round(turn_seconds / BATCHES / seconds_per_call))
+    return calls, max(1, min(BATCHES, int(turn_seconds / (calls * seconds_per_call))))
+
+
+def summary(samples):
+    """Median and spread of times in seconds per call."""
+    low, p25, median, p75 = np.percentile(samples, [0, 25, 50, 75])
+    return {"median": float(median), "min": float(low), "p25": float(p25), "p75": float(p75), "samples": len(samples)}

@@ -1,0 +1,68 @@
+"""Stochastic gradient descent."""
+
+from minigrad.optim.optimizer import Optimizer
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum, as PyTorch defines it.
+
+    ::
+
+        g = gradient + weight_decay * parameter      (-gradient with maximize)
+        buffer = momentum * buffer + (1 - dampening) * g      (g itself in the first step)
+        parameter -= lr * buffer      (nesterov: lr * (g + momentum * buffer))
+
+    Parameters
+    ----------
+    params : iterable of Tensor, or of dict
+    lr : float
+    momentum, dampening, weight_decay : float
+    nesterov : bool
+        Needs a momentum and no dampening.
+    maximize : bool
+        Climb instead of descend.
+
+    References
+    ----------
+    Sutskever, Martens, Dahl and Hinton, ICML 2013.
+    """
+
+    def __init__(self, params, lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False, *, maximize=False):
+        super().__init__(params, {
+            "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
+            "nesterov": nesterov, "maximize": maximize,
+        })
+
+    def check_group(self, group):
+        super().check_group(group)
+        self.check_range(group, "momentum", 0.0)
+        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+            raise ValueError(
+                "SGD: expected momentum > 0 and dampening 0 for nesterov, got momentum "
+                f"{group['momentum']} and dampening {group['dampening']}"
+            )
+
+    def update(self, index, group):
+        lr, momentum = float(group["lr"]), float(group["momentum"])
+        dampening, weight_decay = float(group["dampening"]), float(group["weight_decay"])
+        nesterov, maximize = int(group["nesterov"]), int(group["maximize"])
+        for param in group["params"]:
+            if param.grad is None:
+                continue
+            first = 0
+            if momentum:
+                state = self.state.get(param)
+                buffer = state and state["momentum_buffer"]
+                if buffer is None:
+                    first, buffer = 1, self.zeros_like(param)
+                    self.state[param] = {"momentum_buffer": buffer}
+                else:
+                    self.check_state(param, buffer)
+                buffer = buffer.data.ravel()
+            else:
+                buffer = param.device.empty((0,), param.data.dtype)
+            param.device.kernels.sgd(
+                param.data.ravel(), param.grad.data.ravel(), buffer, self.number(index, "lr", lr, param),
+                momentum, dampening, weight_decay, nesterov, maximize, first,
+            )
+            param.version[0] += 1

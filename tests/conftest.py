@@ -1,0 +1,22 @@
+"""Fixtures. Compiled kernels go to the user's cache folder, so that a second run compiles nothing."""
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+import minigrad as mg
+
+# The same examples on every run and machine, without deadlines: a first call may compile a kernel.
+settings.register_profile("minigrad", derandomize=True, deadline=None, max_examples=100, database=None)
+settings.load_profile("minigrad")
+
+@pytest.fixture(autouse=True)
+def _seed():
+    """Every test starts from the same random numbers."""
+    mg.manual_seed(0)
+
+
+@pytest.fixture
+def rng():
+    """A NumPy generator with a fixed seed."""
+    return np.random.default_rng(0)

@@ -1,0 +1,70 @@
+"""Losses of class labels against the reference."""
+
+import numpy as np
+import pytest
+from agreement import FLOATS, check, empty, numbers, run
+
+SHAPES = ((1, 2, 1), (64, 10, 1), (3, 5, 7), (2, 40, 300), (50, 33, 1), (5000, 10, 1))
+IGNORED = -100
+
+
+def labels(shape, seed=0):
+    target = np.random.default_rng(seed).integers(0, shape[1], (shape[0], shape[2]))
+    if target.size > 1:
+        target.reshape(-1)[1::5] = IGNORED
+    return target
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("label_smoothing", (0.0, 0.1))
+def test_cross_entropy(dtype, label_smoothing):
+    for shape in SHAPES:
+        n, classes, size = shape
+        logits, target = numbers(shape, dtype), labels(shape)
+        weight, out = (1 + 0.1 * numbers(classes, dtype, 2)), empty((n, size), dtype)
+        total = np.log(np.exp(logits).sum(axis=1))
+        grad, threads = numbers((n, size), dtype, 3), shape == SHAPES[-1]
+        for class_weight in (weight, weight[:0]):
+            arguments = (logits, target, class_weight, out, out, label_smoothing, IGNORED)
+            check("cross_entropy_forward", arguments, {3, 4}, 8, 8, threads)
+            arguments = (logits, total, target, class_weight, grad, empty(shape, dtype), label_smoothing, IGNORED)
+            check("cross_entropy_backward", arguments, {5}, 16, 16, threads)
+
+
+def test_cross_entropy_survives_large_logits_and_ignores_nan_where_told():
+    for size in (1, 3):
+        logits = numbers((4, 6, size), np.float32, scale=1e4)
+        target = labels(logits.shape)
+        target[2] = IGNORED
+        logits[2, 1] = np.nan
+        out = empty(target.shape, np.float32)
+        got = check("cross_entropy_forward", (logits, target, out[:0, 0], out, out, 0.0, IGNORED), {3, 4})
+        assert np.isfinite(got[3]).all()
+        arguments = (logits, got[4], target, out[:0, 0], out, empty(logits.shape, np.float32), 0.0, IGNORED)
+        assert (check("cross_entropy_backward", arguments, {5})[5][2] == 0).all()
+
+
+def test_ignore_index_may_be_a_class():
+    logits, target = numbers((9, 4, 1), np.float64), np.arange(9)[:, None] % 4
+    out = empty((9, 1), np.float64)
+    got = check("cross_entropy_forward", (logits, target, out[:0, 0], out, out, 0.0, 2), {3, 4})
+    assert (got[3][target == 2] == 0).all() and (got[3][target != 2] > 0).all()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_nll_loss(dtype):
+    for shape in SHAPES:
+        n, classes, size = shape
+        target, weight = labels(shape), 1 + 0.1 * numbers(classes, dtype, 2)
+        for class_weight in (weight, weight[:0]):
+            out, grad = empty((n, size), dtype), numbers((n, size), dtype, 1)
+            check("nll_loss_forward", (numbers(shape, dtype), target, class_weight, out, IGNORED), {3}, 1)
+            check("nll_loss_backward", (grad, target, class_weight, empty(shape, dtype), IGNORED), {3}, 1)
+            check("class_weight_of", (target, class_weight, out, IGNORED), {2}, 0)
+
+
+def test_target_range():
+    for values, wanted in (([3, 7, IGNORED, 5], (3, 7)), ([IGNORED] * 3, (0, -1)), ([], (0, -1)), ([-1, 2], (-1, 2))):
+        target = np.array(values, np.int64)[:, None]
+        assert tuple(run("target_range", (target, empty(2, np.int64), IGNORED))[1]) == wanted
+        check("target_range", (target, empty(2, np.int64), IGNORED), {1})

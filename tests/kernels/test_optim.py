@@ -1,0 +1,50 @@
+"""Optimizer steps against the reference (which follows torch.optim's formulas)."""
+
+import numpy as np
+import pytest
+from agreement import FLOATS, check, numbers
+
+SIZES = (0, 1, 17, 33, 70_003)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("momentum", (0.0, 0.9))
+@pytest.mark.parametrize("nesterov", (0, 1))
+@pytest.mark.parametrize("first", (0, 1))
+def test_sgd(dtype, momentum, nesterov, first):
+    for size in SIZES:
+        param, grad, buffer = (numbers(size, dtype, seed) for seed in range(3))
+        if first:
+            buffer[:] = np.nan  # a fresh buffer must not be read
+        buffer = buffer if momentum else buffer[:0]
+        for decay, maximize in ((0.0, 0), (0.1, 1)):
+            dampening = 0.0 if nesterov else 0.3
+            arguments = (param, grad, buffer, np.array([0.1], dtype), momentum, dampening, decay, nesterov, maximize, first)
+            check("sgd", arguments, {0, 2}, 8, 4, threads=size == SIZES[-1])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("decoupled", (0, 1))
+@pytest.mark.parametrize("amsgrad", (0, 1))
+def test_adam(dtype, decoupled, amsgrad):
+    for size in SIZES:
+        param, grad, average = (numbers(size, dtype, seed) for seed in range(3))
+        squares, top = np.square(numbers(size, dtype, 3)), np.square(numbers(size, dtype, 4))
+        for step, maximize in ((1.0, 0), (1000.0, 1)):
+            arrays = (param, grad, average, squares, top if amsgrad else top[:0], np.array([0.01], dtype), np.array([step]))
+            arguments = (*arrays, 0.9, 0.999, 1e-8, 0.1, decoupled, maximize)
+            check("adam", arguments, {0, 2, 3, 4}, 16, 16, threads=size == SIZES[-1])
+
+
+def test_adam_of_zero_gradients_does_not_move():
+    zero = np.zeros(5, np.float32)
+    arguments = (zero + 1, zero, zero, zero, zero[:0], zero[:1] + 1, np.ones(1), 0.9, 0.999, 1e-8, 0.0, 0, 0)
+    np.testing.assert_array_equal(check("adam", arguments, {0, 2, 3})[0], 1)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_scale_and_add(dtype):
+    for size in SIZES:
+        x, y = numbers(size, dtype), numbers(size, dtype, 1)
+        check("scale_inplace", (x, np.array([0.3], dtype)), {0}, 0, threads=size == SIZES[-1])
+        check("fused_add", (x, y), {0}, 0)

@@ -1,0 +1,250 @@
+"""The benchmark: its harness catches wrong results and reports in full, its NumPy nets agree with minigrad."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from minigrad import bench
+from minigrad.bench import harness, markdown, nets, numpy_library, processes, report, torch_like
+from minigrad.bench.rows import ROWS, Row
+
+TINY = ROWS["add 1,000"]
+TURN = 0.002
+
+
+class FakeWorker:
+    """Answers as a worker does; its results are those of `function`, its calls take the given times."""
+
+    def __init__(self, function, seconds=1e-3):
+        self.function, self.seconds = function, seconds
+        self.turns = 0
+
+    def ask(self, command, **arguments):
+        if command == "prepare":
+            np.savez(arguments["file"], *self.function(*ROWS[arguments["row"]].arrays()))
+            return {}
+        if command == "calibrate":
+            return {"seconds": self.seconds}
+        self.turns += 1
+        return {"seconds": [self.seconds] * arguments["batches"]}
+
+
+def _right(a, b):
+    return [a + b]
+
+
+def _fails(a, b):
+    raise harness.WorkerError("add: no")
+
+
+def _measure(**functions):
+    workers = {name: FakeWorker(function) for name, function in functions.items()}
+    return workers, harness.measure(TINY, workers, FakeWorker(_right), 3, TURN)
+
+
+def test_wrong_result_stops_the_row():
+    workers, outcome = _measure(minigrad=_right, numpy=lambda a, b: [a + b + 1e-2])
+    assert outcome["results"] == {}
+    assert outcome["error"].startswith("numpy: result 0 of shape (1000,) differs from the float64 reference by 0.01")
+    assert all(worker.turns == 0 for worker in workers.values())
+
+
+@pytest.mark.parametrize("wrong, message", [
+    (lambda a, b: [a + b, a], "expected 1 results, got 2"),
+    (lambda a, b: [(a + b)[None]], "result 0 has shape (1, 1000), the reference (1000,)"),
+    (lambda a, b: [np.where(a > 0, np.nan, a + b)], "differs from the float64 reference by nan"),
+])
+def test_kinds_of_wrong_results(wrong, message):
+    assert message in _measure(minigrad=wrong)[1]["error"]
+
+
+def test_a_library_that_fails_leaves_the_others_alone():
+    workers, outcome = _measure(minigrad=_right, numpy=_fails)
+    assert outcome["results"]["numpy"] == {"error": "add: no"}
+    assert outcome["results"]["minigrad"]["median"] == 1e-3
+    assert workers["minigrad"].turns == 3 and workers["numpy"].turns == 0
+
+
+def test_turns_fill_their_time():
+    assert harness.turn(1e-6, 0.1) == (10_000, 10)
+    assert harness.turn(0.02, 0.1) == (1, 5)
+    assert harness.turn(3.0, 0.1) == (1, 1)
+
+
+def test_summary():
+    found = harness.summary([4.0, 1.0, 2.0, 3.0, 5.0])
+    assert found == {"median": 3.0, "min": 1.0, "p25": 2.0, "p75": 4.0, "samples": 5}
+
+
+@pytest.fixture(scope="module")
+def tiny_report():
+    """Real processes of NumPy alone, so that nothing has to be compiled, and minigrad's figures beside them."""
+    figures = bench.run([TINY, ROWS["training step A, batch 60"], ROWS["import"]], ["numpy"], 1, 1, TURN)
+    for row in figures["rows"]:
+        own = {**row["results"]["numpy"], "median": row["results"]["numpy"]["median"] / 2}
+        row["results"] = {"minigrad": own, **row["results"]}
+        row["ratios"] = {"numpy": 2.0}
+    return figures
+
+
+def test_report_has_its_fields_and_survives_json(tiny_report, tmp_path):
+    assert {"format", "date", "minigrad", "environment", "settings", "rows"} == set(tiny_report)
+    environment = tiny_report["environment"]
+    assert {"processor", "processors", "usable processors", "platform", "python", "threads"} < set(environment)
+    assert environment["threads"] == 1
+    assert environment["libraries"]["numpy"]["version"] == np.__version__
+    for row in tiny_report["rows"]:
+        assert {"name", "group", "work", "unit", "results"} < set(row) and "error" not in row
+        found = row["results"]["numpy"]
+        assert 0 < found["min"] <= found["p25"] <= found["median"] <= found["p75"]
+        assert found["samples"] >= 1
+    report.save(tiny_report, tmp_path / "figures.json")
+    assert report.load(tmp_path / "figures.json") == json.loads(json.dumps(tiny_report)) == tiny_report
+
+
+def test_markdown_from_json(tiny_report, tmp_path):
+    report.save(tiny_report, tmp_path / "figures.json")
+    text = markdown.render(report.load(tmp_path / "figures.json"))
+    assert "## Elementwise" in text and "## Nets" in text and "## Processes" in text
+    assert "**2.00x**" in text and "GFLOP/s" in text
+    assert "faster" not in text.split("## Elementwise")[1] and "failed" not in text
+    for line in text.splitlines():
+        if line.startswith("| add 1,000"):
+            assert line.count("|") == 5
+
+
+def test_markdown_lists_what_is_slower_and_what_failed(tiny_report):
+    row = {**tiny_report["rows"][0], "ratios": {"numpy": 0.5}}
+    broken = {**row, "results": {"torch": {"error": "add: no"}}, "ratios": {}, "error": "torch: result 0 is off"}
+    text = markdown.render({**tiny_report, "rows": [row, broken]})
+    assert "| add 1,000 | numpy | 0.50 |" in text.split("## Where another library is faster")[1]
+    assert "add 1,000: torch failed: add: no" in text.split("## What failed")[1]
+    assert "not timed, a result is wrong: torch: result 0 is off" in text
+
+
+@pytest.mark.parametrize("with_rich", [True, False])
+def test_terminal_table(tiny_report, capsys, monkeypatch, with_rich):
+    if with_rich:
+        pytest.importorskip("rich")
+    else:
+        monkeypatch.setitem(__import__("sys").modules, "rich.console", None)
+    report.show(tiny_report)
+    shown = capsys.readouterr().out
+    assert "add 1,000" in shown and "2.00x" in shown and "processor" in shown
+
+
+def test_picture(tiny_report, tmp_path):
+    pytest.importorskip("matplotlib")
+    report.plot(tiny_report, tmp_path / "bars.png")
+    assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="nothing to draw"):
+        report.plot({**tiny_report, "rows": []}, tmp_path / "none.png")
+
+
+def test_report_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "other.json").write_text('{"format": 0}')
+    with pytest.raises(ValueError, match="no benchmark report"):
+        report.load(tmp_path / "other.json")
+    (tmp_path / "other.json").write_text("{")
+    with pytest.raises(ValueError, match="is no JSON"):
+        report.load(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize("seconds, text", [(1.5, "1.50 s"), (0.0123, "12.3 ms"), (4.56e-6, "4.56 µs"), (5e-8, "50 ns")])
+def test_duration(seconds, text):
+    assert report.duration(seconds) == text
+
+
+def test_rate():
+    assert report.rate({"work": 2e9, "unit": "FLOP"}, {"median": 0.01}) == "200 GFLOP/s"
+    assert report.rate({"work": 100, "unit": "op"}, {"median": 1e-4}) == "1.00 µs/op"
+    assert report.rate({"work": 0, "unit": ""}, {"median": 1.0}) == ""
+
+
+def test_a_worker_that_dies_is_reported_and_replaced():
+    worker = harness.Worker("reference", 1)
+    try:
+        worker.ask("about")
+        worker.process.kill()
+        with pytest.raises(harness.WorkerError, match="the process of reference ended with status -?[0-9]+"):
+            worker.ask("about")
+        assert worker.ask("about")["version"] == np.__version__
+        with pytest.raises(harness.WorkerError, match="KeyError"):
+            worker.ask("prepare", row="no such row", file="")
+    finally:
+        worker.close()
+
+
+def test_selection():
+    assert [row.name for row in bench.select("^GEMM: gemm 16 ")] == ["gemm 16 x 16 x 16"]
+    assert bench.select() == list(ROWS.values())
+    with pytest.raises(ValueError, match="no row matches 'no such row'; the groups are nets"):
+        bench.select("no such row")
+    with pytest.raises(ValueError, match="regular expression"):
+        bench.select("(")
+    with pytest.raises(ValueError, match="expected libraries out of"):
+        bench.run([TINY], ["nothing"])
+
+
+def test_the_table_is_sound():
+    assert len(ROWS) > 60
+    for name, row in ROWS.items():
+        assert name == row.name and row.group and set(row.libraries) <= set(bench.LIBRARIES)
+        if row.mode in ("forward", "recorded", "backward"):
+            assert row.what in torch_like.OPS and row.inputs
+        assert (row.work > 0) == (row.mode not in processes.MODES)
+    for a, b in zip(TINY.arrays(), TINY.arrays(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def _small(row):
+    """The row with a batch of 4 or vectors of 1,000, so that it can be checked quickly."""
+    def shrink(position, spec):
+        if spec and spec[0] == "labels":
+            return ("labels", (4,), spec[2])
+        shape = spec[1] if spec and spec[0] == "uniform" else spec
+        if len(shape) == 1:
+            shape = (min(shape[0], 1000),)
+        elif position == 0:
+            shape = (4, *shape[1:])
+        return ("uniform", shape, *spec[2:]) if spec and spec[0] == "uniform" else shape
+
+    params = {name: 3 if name in ("length", "width") else value for name, value in row.params.items()}
+    return dataclasses.replace(row, inputs=tuple(shrink(i, spec) for i, spec in enumerate(row.inputs)), params=params)
+
+
+def _results(library, row):
+    call, results = library.prepare(row)
+    call()
+    return results()
+
+
+OP_ROWS = [row for row in ROWS.values() if row.mode in ("forward", "recorded", "backward") and row.group != "gemm"]
+
+
+@pytest.mark.parametrize("row", OP_ROWS, ids=lambda row: row.name)
+def test_numpy_and_minigrad_agree_on_ops(row):
+    row = _small(row)
+    reference = _results(numpy_library.NumpyLibrary(np.dtype("float64")), row)
+    for library in (numpy_library.NumpyLibrary(), torch_like.TorchLike("minigrad")):
+        harness.check(_results(library, row), reference, row)
+
+
+@pytest.mark.parametrize("what", ["sgd", "adam"])
+def test_numpy_and_minigrad_agree_on_optimizers(what):
+    row = Row("small", "optimizers", "optimizer", what, ((5,), (2, 3)))
+    reference = _results(numpy_library.NumpyLibrary(np.dtype("float64")), row)
+    harness.check(_results(torch_like.TorchLike("minigrad"), row), reference, row)
+
+
+@pytest.mark.parametrize("name", ["A", "B", "C"])
+@pytest.mark.parametrize("mode", ["train", "infer"])
+def test_numpy_and_minigrad_agree_on_nets(name, mode, monkeypatch):
+    monkeypatch.setitem(nets.NETS, name, nets.NETS[name]._replace(batch=6))
+    title = "training step" if mode == "train" else "inference"
+    row = next(row for row in bench.select(f"^nets: {title} {name}"))
+    reference = _results(numpy_library.NumpyLibrary(np.dtype("float64")), row)
+    for library in (numpy_library.NumpyLibrary(), torch_like.TorchLike("minigrad")):
+        harness.check(_results(library, row), reference, row)

@@ -1,0 +1,184 @@
+"""The command minigrad: its answers, its errors, its exit statuses."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from minigrad import cli
+from minigrad.version import __version__
+
+pytest.importorskip("rich", reason="the command line needs rich")
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(capsys, *arguments):
+    """Exit status, standard output, standard error."""
+    status = cli.main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def one_sentence(text):
+    return text.count("\n") == 1 and text.endswith("\n") and "Traceback" not in text
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    ([], r"expected a command \(train, info, warmup.*\)"),
+    (["trian"], "invalid choice: 'trian'"),
+    (["--epochs", "3"], "unknown option|invalid choice"),
+    (["train", "--epoch", "3"], "minigrad train: unknown option --epoch; did you mean --epochs?"),
+    (["train", "--nonsense"], "minigrad train: unknown option --nonsense"),
+    (["train", "digits"], "unexpected argument 'digits'"),
+    (["train", "--epochs", "0"], "--epochs: expected a whole number of at least 1, got '0'"),
+    (["train", "--epochs", "x"], "--epochs: expected a whole number of at least 1, got 'x'"),
+    (["train", "--epochs"], "--epochs: expected one argument"),
+    (["train", "--batch-size", "-3"], "--batch-size: expected a whole number of at least 1, got '-3'"),
+    (["train", "--lr", "nan"], "--lr: expected a positive number, got 'nan'"),
+    (["train", "--lr", "-1"], "--lr: expected a positive number, got '-1'"),
+    (["train", "--seed", "1.5"], "--seed: expected a whole number"),
+    (["train", "--data", "imagenet"], "--data: invalid choice: 'imagenet'"),
+    (["train", "--model", "vit"], "--model: invalid choice: 'vit'"),
+    (["train", "--device", "tpu"], "--device: device: expected 'cpu'.*, got 'tpu'"),
+    (["warmup", "--dtype", "int8"], "--dtype: invalid choice: 'int8'"),
+])
+def test_a_wrong_command_line_is_one_sentence_and_status_2(capsys, arguments, sentence):
+    status, out, err = run(capsys, *arguments)
+    assert status == 2 and out == "" and one_sentence(err)
+    assert re.search(sentence, err), err
+
+
+def test_version_and_help(capsys):
+    for arguments, expected in ((["--version"], f"minigrad {__version__}"), (["train", "--help"], "--batch-size")):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(arguments)
+        assert stop.value.code == 0 and expected in capsys.readouterr().out
+
+
+def test_info_prints_what_a_bug_report_needs(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("MINIGRAD_CACHE_DIR", str(tmp_path / "cache"))
+    status, out, err = run(capsys, "info")
+    assert status == 0 and err == ""
+    rows = dict(re.split(r"\s{2,}|(?<=^.{16}) ", line, maxsplit=1) for line in out.splitlines())
+    assert rows["minigrad"].startswith(__version__)
+    assert str(tmp_path / "cache") in rows["cache folder"] and "empty" in rows["cache folder"]
+    assert f"MINIGRAD_CACHE_DIR={tmp_path / 'cache'}" in rows["settings"]
+    assert re.match(r"(omp|tbb|workqueue)$", rows["threading layer"])
+    assert re.match(r"(64|32|16) bytes: ", rows["lane width"])
+    assert "numpy 2" in rows["packages"] or "numpy 1" in rows["packages"]
+    assert {"python", "platform", "processor", "vector features", "cores", "threads", "gpu"} <= set(rows)
+
+
+class Command:
+    """A command of its own making, to see what main does with what it raises."""
+
+    def __init__(self, error):
+        self.error = error
+        self.__doc__ = "Fail."
+
+    def add_options(self, parser):
+        pass
+
+    def run(self, options):
+        raise self.error
+
+
+@pytest.mark.parametrize(("error", "status", "sentence"), [
+    (ValueError("conv2d: expected this,\ngot that"), 1, "minigrad: conv2d: expected this, got that\n"),
+    (FileNotFoundError(2, "No such file or directory", "x"), 1, "minigrad: [Errno 2] No such file or directory: 'x'\n"),
+    (MemoryError(), 1, "minigrad: MemoryError\n"),
+    (KeyError("k"), 1, "minigrad: unexpected KeyError: 'k' (--traceback shows where)\n"),
+    (KeyboardInterrupt(), 130, "minigrad: interrupted\n"),
+    (ModuleNotFoundError("No module named 'rich'", name="rich.table"), 1,
+     "minigrad: this command needs rich: pip install 'minigrad-numba[cli]'\n"),
+])
+def test_what_a_command_raises_becomes_a_sentence(capsys, monkeypatch, error, status, sentence):
+    monkeypatch.setitem(sys.modules, "minigrad.cli.fails", Command(error))
+    monkeypatch.setattr(cli, "COMMANDS", ("fails",))
+    assert run(capsys, "fails") == (status, "", sentence)
+    if status == 1:
+        with pytest.raises(type(error)):
+            cli.main(["fails", "--traceback"])
+
+
+def test_without_rich_the_command_says_what_to_install(tmp_path):
+    (tmp_path / "rich.py").write_text("raise ModuleNotFoundError(\"No module named 'rich'\", name='rich')")
+    result = subprocess.run([sys.executable, "-m", "minigrad.cli", "train"], capture_output=True, text=True, timeout=60,
+                            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}, cwd=tmp_path)
+    assert result.returncode == 1 and one_sentence(result.stderr)
+    assert "pip install 'minigrad-numba[cli]'" in result.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    with subprocess.Popen([sys.executable, "-m", "minigrad.cli", "info"], cwd=ROOT, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read() and process.wait(60) == 1
+
+
+def test_every_warmup_row_runs_for_its_type():
+    """One cheap row per kind; the rest is run by the slow test of the whole table."""
+    from minigrad.cli.warmup_table import rows
+
+    names = [name for name, _ in rows(("float32", "float64"))]
+    assert len(names) == len(set(names)) and {"relu float32", "relu float64", "a step of the cnn float32"} <= set(names)
+    for name, work in rows():
+        if name.split(" float")[0] in ("relu", "add", "sum", "embedding"):
+            work()
+
+
+def test_warmup_fills_the_cache_once(tmp_path):
+    # In this process the kernels are compiled already; a process of its own finds an empty cache.
+    program = ("from minigrad.cli import main, warmup_table\n"
+               "whole = warmup_table._work()\n"
+               "warmup_table._work = lambda: {'relu': whole['relu']}\n"
+               "raise SystemExit(main(['warmup']))")
+    printed = [subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200, cwd=ROOT,
+                              env={**os.environ, "MINIGRAD_CACHE_DIR": str(tmp_path)}) for _ in range(2)]
+    assert [p.returncode for p in printed] == [0, 0], printed[0].stderr
+    assert re.search(r"compiled \d+ kernels into", printed[0].stdout) and list(tmp_path.rglob("relu-*.pickle"))
+    assert "nothing to compile" in printed[1].stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_on_a_terminal_what_is_being_compiled_is_shown(tmp_path):
+    from minigrad.compiling import Compilations, TerminalLine
+
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w") as stream:
+        listeners = []
+        with Compilations(listeners, TerminalLine(stream)) as compilations:
+            for event, name in (("start", "matmul"), ("start", "relu"), ("end", "relu"), ("end", "matmul")):
+                listeners[0](event, name, None)
+        assert listeners == [] and compilations.names == ["matmul", "relu"]
+    shown = os.read(master, 10_000).decode()
+    os.close(master)
+    assert "compiling matmul (kernel 1" in shown and "compiling relu (kernel 2" in shown
+    assert shown.endswith("\r") and shown.split("\r")[-2].strip() == ""  # the line is blank again
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
+def test_ctrl_c_ends_a_training_with_status_130_and_keeps_what_was_saved(tmp_path):
+    saved = tmp_path / "saved.npz"
+    command = [sys.executable, "-m", "minigrad.cli", "train", "--model", "mlp", "--epochs", "5000",
+               "--save", str(saved), "--plot", str(tmp_path / "plot.png")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          env={**os.environ, "PYTHONUNBUFFERED": "1"}) as process:
+        deadline = time.monotonic() + 200
+        while not saved.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.endswith("minigrad: interrupted\n") and "Traceback" not in err and "epoch 1/5000" in out
+    from minigrad.cli.checkpoint import read
+
+    assert read(saved)["epoch"] >= 1
+    assert [path.name for path in tmp_path.iterdir()] == ["saved.npz"]  # and no half-written file beside it
