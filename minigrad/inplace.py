@@ -4,7 +4,7 @@ import numpy as np
 
 from minigrad import ops
 from minigrad.modes import is_grad_enabled
-from minigrad.ops.common import NUMBER, broadcast_shapes, product, strided_scatter
+from minigrad.ops.common import NUMBER, product, strided_scatter
 from minigrad.ops.indexing import parse_index
 from minigrad.tensor import Tensor
 
@@ -27,7 +27,8 @@ def _values(op, x, shape, value):
         raise TypeError(f"{op}: expected a Tensor or a number, got {type(value).__name__}")
     if value.device is not x.device:
         raise ValueError(f"{op}: expected a tensor on {x.device}, got one on {value.device}")
-    if len(shape) < value.ndim or broadcast_shapes(op, value.shape, shape) != shape:
+    ends = zip(value.shape[::-1], shape[::-1], strict=False)
+    if value.ndim > len(shape) or any([extent not in (1, wanted) for extent, wanted in ends]):
         raise ValueError(f"{op}: expected values of shape {shape} or one that broadcasts to it, got {value.shape}")
     return ops.expand(value.detach().to(x.dtype), shape)
 

@@ -153,7 +153,7 @@ def documented_parameters(doc):
     """The names listed under Parameters in a numpydoc docstring."""
     section = re.search(r"Parameters\n-+\n(.*?)(?:\n[A-Z][A-Za-z ]+\n-+\n|\Z)", doc, re.DOTALL)
     for line in section.group(1).splitlines() if section else ():
-        match = re.match(r"(\*{0,2}\w+(?:, \*{0,2}\w+)*)(?: *:.*)?$", line)
+        match = re.match(r"(\*{0,2}\w+(?:, \*{0,2}\w+)*)(?: :.*)?$", line)
         if match and not line.startswith(" "):
             yield from (name.lstrip("*") for name in match.group(1).split(", "))
 

@@ -206,7 +206,7 @@ def _small(row):
             return ("labels", (4,), spec[2])
         shape = spec[1] if spec and spec[0] == "uniform" else spec
         if len(shape) == 1:
-            shape = (min(shape[0], 1000),)
+            shape = (1000 if shape[0] == 1_000_000 else shape[0],)
         elif position == 0:
             shape = (4, *shape[1:])
         return ("uniform", shape, *spec[2:]) if spec and spec[0] == "uniform" else shape

@@ -30,16 +30,16 @@ def same(a, b):
     return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
 
 
-def test_one_epoch_learns_and_reports(capsys, tmp_path):
+def test_two_epochs_learn_and_report(capsys, tmp_path):
     pytest.importorskip("matplotlib", reason="the learning curves need matplotlib")
     status, out, err = train(capsys, tmp_path, "--model", "mlp", "--epochs", 2, "--save", tmp_path / "mlp.npz")
     assert status == 0 and err == ""
     assert "digits: 1,442 training and 355 test images of shape (1, 8, 8)" in out and "epoch 2/2" in out
-    accuracy = float(re.search(r"test accuracy ([\d.]+) % \(", out).group(1))
+    accuracy = float(re.search(r"test accuracy ([\d.]+)% \(", out).group(1))
     assert accuracy > 92
     right, total = map(int, re.search(r"% \((\d+) of (\d+)\)", out).groups())
     assert accuracy == pytest.approx(100 * right / total, abs=0.005) and total == 355
-    table = re.findall(r"^(\d) +((?:[\d·]+ +){10})([\d.]+) %$", out, re.M)
+    table = re.findall(r"^(\d) +((?:[\d·]+ +){10})([\d.]+)%$", out, re.M)
     counts = np.array([[0 if cell == "·" else int(cell) for cell in row.split()] for _, row, _ in table])
     assert counts.shape == (10, 10) and counts.sum() == 355 and counts.trace() == right
     assert (tmp_path / "plot.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
@@ -183,7 +183,7 @@ def test_a_class_without_images_has_no_accuracy():
     console = Console(record=True, width=80, file=io.StringIO())
     console.print(report.confusion_table(np.array([[2, 0], [0, 0]]), ("cat", "dog")))
     text = console.export_text()
-    assert "0 cat" in text and "100.0 %" in text and "no image" in text
+    assert "0 cat" in text and "100.0%" in text and "no image" in text
 
 
 def test_the_defaults_name_every_data_set():

@@ -10,7 +10,16 @@ from numba import config
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.packing import pack_panel, pad_rows
 from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel
-from minigrad.kernels.cpu.simd import ROWS, VECTOR_BYTES, VECTORS, keep_scalar, lanes_of, put_integer, scatter_tile, vectors_for
+from minigrad.kernels.cpu.simd import (
+    ROWS,
+    VECTOR_BYTES,
+    VECTORS,
+    keep_scalar,
+    lanes_of,
+    put_integer,
+    scatter_tile,
+    vectors_for,
+)
 
 BLOCKS = 8  # of images, at most
 BAND_PIXELS = 512  # whose packed gradients stay in the cache

@@ -26,7 +26,7 @@ def confusion_table(matrix, names):
     """The matrix as a rich table, with the accuracy of each class in the last column."""
     from rich.table import Table
 
-    table = Table(title="test images: true class (rows) and prediction (columns)", title_justify="left", box=None,
+    table = Table(title="test images, rows: true class, columns: prediction", title_justify="left", box=None,
                   header_style="dim", pad_edge=False)
     table.add_column("", no_wrap=True)
     for column in range(len(names)):
@@ -35,7 +35,7 @@ def confusion_table(matrix, names):
     for row, name in enumerate(names):
         total = matrix[row].sum()
         cells = [_cell(count, row == column) for column, count in enumerate(matrix[row])]
-        accuracy = f"{100 * matrix[row, row] / total:.1f} %" if total else "no image"
+        accuracy = f"{matrix[row, row] / total:.1%}" if total else "no image"
         table.add_row(name if name == str(row) else f"{row} {name}", *cells, accuracy)
     return table
 

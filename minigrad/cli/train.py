@@ -60,7 +60,7 @@ def run(options):
     console.print()
     console.print(report.confusion_table(report.confusion_matrix(labels, predictions, len(data.classes)), data.classes))
     right = int((predictions == labels).sum())
-    console.print(f"\ntest accuracy {100 * right / len(labels):.2f} % ({right:,} of {len(labels):,})")
+    console.print(f"\ntest accuracy {right / len(labels):.2%} ({right:,} of {len(labels):,})")
     if options.save:
         console.print(f"saved {options.save}", soft_wrap=True)
     if plot:
@@ -135,16 +135,8 @@ def _settings(options):
 
 
 def _fit(options, trainer, console):
-    """Train the epochs that are left, with a progress bar on a terminal and one line per epoch."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    """Train the epochs that are left, with a progress bar on a terminal and a line per epoch."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     from minigrad.cli.checkpoint import save
     from minigrad.compiling import Compilations, TerminalLine
@@ -153,32 +145,34 @@ def _fit(options, trainer, console):
     loader = trainer.train_loader
     per_epoch = len(loader) * loader.batch_size
     progress = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=10), TaskProgressColumn(),
+        TextColumn("{task.fields[figures]}"), TimeRemainingColumn(compact=True), TextColumn("left"),
         console=console, transient=True, disable=not console.is_terminal,
     )
     task = progress.add_task("starting", total=options.epochs * per_epoch, completed=loader.epoch * per_epoch,
                              figures="")
 
-    def show_in_bar(name, count):
-        progress.update(task, description=f"compiling {name} ({count})" if name else describe())
-
-    def describe():
+    def epoch():
         return f"epoch {max(1, loader.epoch)}/{options.epochs}"
+
+    def show_in_bar(name, count):
+        progress.update(task, description=f"compiling {name} ({count})" if name else epoch())
 
     def on_batch(images, loss, accuracy):
         speed = progress.tasks[0].speed
-        figures = f"loss {loss:.4f}  accuracy {100 * accuracy:.2f} %" + (f"  {speed:,.0f} images/s" if speed else "")
-        progress.update(task, advance=images, description=describe(), figures=figures)
+        figures = f"loss {loss:.4f}  accuracy {accuracy:.1%}" + (f"  {speed:,.0f} images/s" if speed else "")
+        progress.update(task, advance=images, description=epoch(), figures=figures)
 
-    show = show_in_bar if console.is_terminal else TerminalLine() if sys.stderr.isatty() else lambda name, count: None
+    silent = not sys.stderr.isatty()
+    show = show_in_bar if console.is_terminal else (lambda name, count: None) if silent else TerminalLine()
     with progress, Compilations(compile_listeners, show) as compilations:
+        if loader.epoch < options.epochs:
+            console.print(f"{'':12} {'loss':>8} {'accuracy':>9}   {'test loss':>9} {'accuracy':>9}   images/s", style="dim")
         while loader.epoch < options.epochs:
             row = trainer.train_epoch(on_batch)
             if options.save:
                 save(trainer, options.save, _settings(options))
-            console.print(f"{describe():<12} loss {row['loss']:.4f}  accuracy {100 * row['accuracy']:.2f} %  "
-                          f"test loss {row['test_loss']:.4f}  test accuracy {100 * row['test_accuracy']:.2f} %  "
-                          f"{row['images_per_second']:,.0f} images/s", soft_wrap=True)
+            console.print(f"{epoch():12} {row['loss']:8.4f} {row['accuracy']:9.2%}   {row['test_loss']:9.4f} "
+                          f"{row['test_accuracy']:9.2%} {row['images_per_second']:10,.0f}", soft_wrap=True)
     if compilations.names:
         console.print(f"compiled {len(compilations.names)} kernels; the next run reads them from disk", style="dim")

@@ -65,7 +65,7 @@ class Trainer:
             if not math.isfinite(value):
                 raise FloatingPointError(f"train: expected a finite loss, got {value} in epoch "
                                          f"{self.train_loader.epoch}; a smaller learning rate may help")
-            count = len(labels.numpy())
+            count = len(labels)
             seen += count
             loss_sum += count * value
             correct += _count_correct(logits, labels)
@@ -86,7 +86,7 @@ class Trainer:
         with mg.no_grad():
             for images, labels in self.test_loader:
                 logits = self.model(images)
-                loss_sum += len(labels.numpy()) * self.loss(logits, labels).item()
+                loss_sum += len(labels) * self.loss(logits, labels).item()
                 predictions.append(logits.argmax(1).numpy())
                 truth.append(labels.numpy())
         predictions, truth = np.concatenate(predictions), np.concatenate(truth)

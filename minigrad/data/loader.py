@@ -4,7 +4,7 @@ import operator
 
 import numpy as np
 
-import minigrad as mg
+from minigrad.creation import from_numpy
 
 
 class TensorDataset:
@@ -91,17 +91,13 @@ class DataLoader:
             arrays = self._collect(order[i * self.batch_size:(i + 1) * self.batch_size])
             if self.transform is not None:
                 arrays = self.transform(arrays, rng)
-            yield tuple(self._to_tensor(array) for array in arrays)
+            yield tuple(from_numpy(np.ascontiguousarray(array), self.device) for array in arrays)
 
     def _collect(self, indices):
         if isinstance(self.dataset, TensorDataset):
             return self.dataset.batch(indices)
         samples = [self.dataset[int(i)] for i in indices]
         return tuple(np.stack([_to_array(value) for value in field]) for field in zip(*samples, strict=True))
-
-    def _to_tensor(self, array):
-        array = np.ascontiguousarray(array)
-        return mg.from_numpy(array) if self.device is None else mg.tensor(array, device=self.device)
 
 
 def batches(*arrays, batch_size, shuffle=True, **options):

@@ -35,7 +35,8 @@ def check_one_dtype(op, x, **parameters):
 
 def as_float(op, x):
     """A tensor of floats: int64 and bool become float32."""
-    return check_tensor(op, x) if is_float(x.dtype) else x.float()
+    check_tensor(op, x)
+    return x if is_float(x.dtype) else x.float()
 
 
 def operands(op, a, b):

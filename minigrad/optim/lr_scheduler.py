@@ -263,12 +263,11 @@ class OneCycleLR(LRScheduler):
         if three_phase:
             self.phases.insert(1, [float(2 * pct_start * total_steps) - 2, "initial_lr", "max_momentum"])
         if last_epoch == -1:
-            self._prepare(max_lr, base_momentum, max_momentum, div_factor, final_div_factor)
+            self._prepare(optimizer.param_groups, max_lr, base_momentum, max_momentum, div_factor, final_div_factor)
         super().__init__(optimizer, last_epoch)
 
-    def _prepare(self, max_lr, base_momentum, max_momentum, div_factor, final_div_factor):
+    def _prepare(self, groups, max_lr, base_momentum, max_momentum, div_factor, final_div_factor):
         """Write the corners of the cycle into the groups, so that they travel with the optimizer's state."""
-        groups = self.optimizer.param_groups
         corners = {"max_lr": max_lr}
         if self.cycle_momentum:
             corners.update(base_momentum=base_momentum, max_momentum=max_momentum)

@@ -1,6 +1,5 @@
 """Tensor ops and functions against PyTorch: results and gradients over drawn shapes."""
 
-import itertools
 
 import numpy as np
 import pytest
@@ -180,10 +179,8 @@ def test_pad(mode, padding):
     agree(lambda x: F.pad(x, padding, mode, **value), lambda x: T.pad(x, padding, mode, **value), x)
 
 
-@pytest.mark.parametrize(("training", "running"), itertools.product([False, True], [False, True]))
+@pytest.mark.parametrize(("training", "running"), [(True, True), (True, False), (False, True)])
 def test_batch_norm_function(training, running):
-    if not training and not running:
-        return  # needs statistics from somewhere
     rng = np.random.default_rng(0)
     x, weight, bias = rng.standard_normal((4, 3, 2)), rng.standard_normal(3), rng.standard_normal(3)
     mean, var = rng.standard_normal(3), rng.random(3) + 0.5
