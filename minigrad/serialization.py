@@ -163,6 +163,6 @@ def _unpack(node, archive, device):
         raise ValueError(f"unknown entry {kind!r}")
     with archive.open(f"{content}.npy") as entry:
         array = np.lib.format.read_array(entry, allow_pickle=False)
-        if entry.read(1):  # reading to the end makes zipfile compare the checksum
+        if entry.read(1):  # at the end of an entry zipfile compares the checksum
             raise ValueError(f"the array {content!r} is longer than it says")
     return from_numpy(array, device) if kind == "tensor" else array

@@ -1,7 +1,7 @@
 """The command minigrad: its answers, its errors, its exit statuses."""
 
+import io
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -123,45 +123,79 @@ def test_a_reader_that_goes_away_is_no_error():
         assert "Traceback" not in process.stderr.read() and process.wait(60) == 1
 
 
-def test_every_warmup_row_runs_for_its_type():
-    """One cheap row per kind; the rest is run by the slow test of the whole table."""
-    from minigrad.cli.warmup_table import rows
+class Recorder:
+    """The reference kernels, and which of them were asked for."""
 
-    names = [name for name, _ in rows(("float32", "float64"))]
+    def __init__(self):
+        self.used = set()
+
+    def __getattr__(self, name):
+        from minigrad.kernels import reference
+
+        self.used.add(name)
+        return getattr(reference, name)
+
+
+def test_the_warmup_table_reaches_every_kernel(monkeypatch):
+    import minigrad as mg
+    from minigrad.cli.warmup_table import rows
+    from minigrad.kernels import reference
+
+    recorder = Recorder()
+    monkeypatch.setattr(mg.cpu, "kernels", recorder, raising=False)
+    table = rows(("float32", "float64"))
+    names = [name for name, _ in table]
     assert len(names) == len(set(names)) and {"relu float32", "relu float64", "a step of the cnn float32"} <= set(names)
-    for name, work in rows():
-        if name.split(" float")[0] in ("relu", "add", "sum", "embedding"):
-            work()
+    for _, work in table:
+        work()
+    assert set(reference.__all__) - recorder.used == set()
 
 
 def test_warmup_fills_the_cache_once(tmp_path):
     # In this process the kernels are compiled already; a process of its own finds an empty cache.
-    program = ("from minigrad.cli import main, warmup_table\n"
-               "whole = warmup_table._work()\n"
-               "warmup_table._work = lambda: {'relu': whole['relu']}\n"
+    program = ("import minigrad as mg\n"
+               "from minigrad.cli import main, warmup_table\n"
+               "warmup_table._work = lambda: {'fill': lambda dtype: mg.ones(3, dtype=dtype)}\n"
                "raise SystemExit(main(['warmup']))")
     printed = [subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200, cwd=ROOT,
                               env={**os.environ, "MINIGRAD_CACHE_DIR": str(tmp_path)}) for _ in range(2)]
     assert [p.returncode for p in printed] == [0, 0], printed[0].stderr
-    assert re.search(r"compiled \d+ kernels into", printed[0].stdout) and list(tmp_path.rglob("relu-*.pickle"))
+    assert re.search(r"compiled \d+ kernels into", printed[0].stdout) and list(tmp_path.rglob("fill-*.pickle"))
     assert "nothing to compile" in printed[1].stdout
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_on_a_terminal_what_is_being_compiled_is_shown(tmp_path):
+def test_what_is_being_compiled_is_shown_and_the_line_cleared():
     from minigrad.compiling import Compilations, TerminalLine
 
-    master, slave = pty.openpty()
-    with os.fdopen(slave, "w") as stream:
-        listeners = []
-        with Compilations(listeners, TerminalLine(stream)) as compilations:
-            for event, name in (("start", "matmul"), ("start", "relu"), ("end", "relu"), ("end", "matmul")):
-                listeners[0](event, name, None)
-        assert listeners == [] and compilations.names == ["matmul", "relu"]
-    shown = os.read(master, 10_000).decode()
-    os.close(master)
-    assert "compiling matmul (kernel 1" in shown and "compiling relu (kernel 2" in shown
+    listeners, stream = [], io.StringIO()
+    with Compilations(listeners, TerminalLine(stream)) as compilations:
+        for event, name in (("start", "matmul"), ("start", "relu"), ("end", "relu"), ("end", "matmul")):
+            listeners[0](event, name, None)
+    assert listeners == [] and compilations.names == ["matmul", "relu"]
+    shown = stream.getvalue()
+    assert "compiling matmul (kernel 1" in shown and "compiling relu (kernel 2" in shown and "\n" not in shown
     assert shown.endswith("\r") and shown.split("\r")[-2].strip() == ""  # the line is blank again
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("stream", "others", "shown"), [
+    (Terminal, [], True), (io.StringIO, [], False), (Terminal, [lambda *event: None], False),
+])
+def test_compilations_are_shown_on_a_terminal_if_nobody_else_does(monkeypatch, stream, others, shown):
+    from minigrad.compiling import show_compilations
+
+    monkeypatch.setattr(sys, "stderr", stream())
+    listeners = list(others)
+    show_compilations(listeners)
+    for listener in listeners:
+        listener("start", "matmul", None)
+    assert ("compiling matmul" in sys.stderr.getvalue()) == shown
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")

@@ -1,4 +1,7 @@
-"""Elementwise kernels. Every binary kernel takes 1-D arrays of one size, an operand of size 1, or three 3-D arrays that broadcast."""
+"""Elementwise kernels on 1-D arrays.
+
+A binary kernel takes three arrays of one size, or an operand of size 1, or three 3-D arrays that broadcast.
+"""
 
 import numpy as np
 
@@ -172,16 +175,19 @@ def pow_scalar(x, out, exponent):
 def _where_row(condition, a, b, out):
     full_condition, full_a, full_b = condition.size == out.size, a.size == out.size, b.size == out.size
     if full_condition and full_a and full_b:
-        for i in range(out.size):
-            out[i] = a[i] if condition[i] else b[i]
+        for i in range(out.size):  # both are loaded, so that a vector can choose
+            left, right = a[i], b[i]
+            out[i] = left if condition[i] else right
     elif full_condition and full_b:
         left = a[0]
         for i in range(out.size):
-            out[i] = left if condition[i] else b[i]
+            right = b[i]
+            out[i] = left if condition[i] else right
     elif full_condition and full_a:
         right = b[0]
         for i in range(out.size):
-            out[i] = a[i] if condition[i] else right
+            left = a[i]
+            out[i] = left if condition[i] else right
     else:
         step_condition, step_a, step_b = int(full_condition), int(full_a), int(full_b)
         for i in range(out.size):

@@ -41,7 +41,7 @@ def cross_entropy_forward(logits, target, class_weight, losses, logsumexp, label
 
 @inline
 def _rows_backward(block, logits, logsumexp, target, class_weight, grad, out, numbers, count):
-    """Rows of classes (S = 1): the exponentials in one run over the block, for a row alone may be shorter than a vector."""
+    """Rows of classes (S = 1). The exponentials run over the whole block: a row may be shorter than a vector."""
     sharp, even, weights, ignore_index = numbers
     classes, one = logits.size // target.size, logits.dtype.type(1)
     first, last = block * count, min((block + 1) * count, target.size)

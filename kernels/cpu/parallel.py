@@ -115,7 +115,6 @@ else:
         builder.ret_void()
         return worker
 
-
     @intrinsic
     def _stack(typingctx, like, size):
         """A pointer to `size` (a literal) numbers of the type of `like` on the caller's stack."""

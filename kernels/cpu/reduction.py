@@ -225,7 +225,9 @@ def search(name, task):
         if out.size > 0:
             count = larger(1, BLOCK // larger(1, reduced * inner))
             many = (rows + count - 1) // count
-            parallel_for(task, many, x.size >= PARALLEL, (x.reshape(x.size), out.reshape(out.size), reduced, inner, count))
+            parallel_for(
+                task, many, x.size >= PARALLEL, (x.reshape(x.size), out.reshape(out.size), reduced, inner, count)
+            )
 
     return body
 

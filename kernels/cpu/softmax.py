@@ -1,7 +1,7 @@
 """logsumexp, softmax and log_softmax of x (M, R, K) over R, and their gradients from the output y.
 
-Three ways through one array: long rows of neighbours (K = 1) as they lie; short ones, such as ten classes, sixty-four at
-a time and turned on their side, for a vector needs sixteen equal steps; and columns (K > 1) side by side.
+Three ways through one array: long rows of neighbours (K = 1) as they lie; short ones, such as ten classes, sixty-four
+at a time and turned on their side, for a vector needs sixteen equal steps; and columns (K > 1) side by side.
 """
 
 import numpy as np
@@ -80,7 +80,7 @@ def _log_probability(x, shift, total):
 
 
 def normaliser(name, value, of_total, per_element):
-    """The kernel out = value(x, shift, of_total(Σ exp(x - shift))), or only that sum's logsumexp (per_element False)."""
+    """The body out = value(x, shift, of_total(Σ exp(x - shift))), or shift + of_total(...) if not per_element."""
     of_total = strict(of_total)
 
     @inline

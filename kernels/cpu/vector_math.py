@@ -13,11 +13,16 @@ import math
 
 import numba
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-STRICT = {"error_model": "numpy", "nogil": True, "fastmath": {"contract"}, "forceinline": True}
+STRICT = {
+    "error_model": "numpy",
+    "nogil": True,
+    "fastmath": {"contract"},
+    "forceinline": True,
+    "no_cpython_wrapper": True,  # never called from Python: a fifth of the compile time
+}
 
 
 def strict(function):
@@ -31,10 +36,10 @@ _FLOATS = {bits: number for number, bits in _BITS.items()}
 if numba.config.DISABLE_JIT:
 
     def bits_of(x):
-        return x.view(np.int32 if isinstance(x, np.float32) else np.int64)
+        return x.view(np.int32) if isinstance(x, np.float32) else np.float64(x).view(np.int64)
 
     def float_of(i):
-        return i.view(np.float32 if isinstance(i, np.int32) else np.float64)
+        return i.view(np.float32) if isinstance(i, np.int32) else np.int64(i).view(np.float64)
 
 else:
 

@@ -1,4 +1,7 @@
-"""Elementwise kernels. Every binary kernel takes 1-D arrays of one size, an operand of size 1, or three 3-D arrays that broadcast."""
+"""Elementwise kernels on 1-D arrays.
+
+A binary kernel takes three arrays of one size, or an operand of size 1, or three 3-D arrays that broadcast.
+"""
 
 import numpy as np
 

@@ -8,7 +8,7 @@ def _view(array, shape, offset, strides):
 
 
 def strided_copy(x, out, offset, s0, s1, s2, s3, s4):
-    """out[i, j, k, l, m] (5-D) = x[offset + i s0 + j s1 + k s2 + l s3 + m s4] (x is 1-D); strides may be 0 or negative."""
+    """out[i, j, k, l, m] = x[offset + i s0 + j s1 + k s2 + l s3 + m s4] (x is 1-D); strides may be 0 or negative."""
     if out.size:
         out[...] = _view(x, out.shape, offset, (s0, s1, s2, s3, s4))
 

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def sgd(param, grad, buffer, lr, momentum, dampening, weight_decay, nesterov, maximize, first):
-    """One step of SGD with momentum (Sutskever et al. 2013 as torch.optim.SGD writes it); nesterov, maximize, first are 0/1.
+    """One step of SGD with momentum, as torch.optim.SGD writes it; nesterov, maximize and first are 0 or 1.
 
     With momentum 0 the buffer is not touched and may have size 0; on the `first` step it becomes the gradient.
     """
@@ -17,8 +17,10 @@ def sgd(param, grad, buffer, lr, momentum, dampening, weight_decay, nesterov, ma
         param[...] = param - np.float64(lr[0]) * g
 
 
-def adam(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, lr, step, beta1, beta2, eps, weight_decay, decoupled, maximize):
-    """One step of Adam (Kingma and Ba 2015, algorithm 1) or, decoupled, AdamW (Loshchilov and Hutter 2019, algorithm 2).
+def adam(
+    param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, lr, step, beta1, beta2, eps, weight_decay, decoupled, maximize
+):
+    """One step of Adam (Kingma and Ba 2015) or, decoupled, AdamW (Loshchilov and Hutter 2019, algorithm 2).
 
     step[0] is the number of this step, from 1. max_exp_avg_sq has size 0 unless AMSGrad (Reddi et al. 2018) is wanted.
     """

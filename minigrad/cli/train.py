@@ -10,6 +10,7 @@ from minigrad.cli.options import device, positive_number, whole_number
 EPOCHS = {"digits": {"mlp": 15, "cnn": 15}, "mnist": {"mlp": 5, "cnn": 3}, "fashion-mnist": {"mlp": 5, "cnn": 5},
           "cifar10": {"mlp": 10, "cnn": 10}}
 BATCH_SIZE = {"digits": 32, "mnist": 128, "fashion-mnist": 128, "cifar10": 128}
+HEADER = f"{'':12} {'loss':>8} {'accuracy':>9}   {'test loss':>9} {'accuracy':>9} {'images/s':>10}"
 PEAK_LR = {"sgd": 0.1, "adam": 0.005, "adamw": 0.005}
 
 
@@ -39,6 +40,8 @@ def run(options):
 
     from minigrad import data as datasets
     from minigrad.cli import report
+    from minigrad.compiling import Compilations
+    from minigrad.kernels.cpu.compile import compile_listeners
 
     console = Console(highlight=False)
     options.epochs = options.epochs or EPOCHS[options.data][options.model]
@@ -50,7 +53,10 @@ def run(options):
     data = datasets.load(options.data, options.data_dir)
     console.print(f"{options.data}: {len(data.x_train):,} training and {len(data.x_test):,} test images of shape "
                   f"{data.x_train.shape[1:]}")
-    trainer = _build(options, data)
+    with console.status("building the net") as status, Compilations(
+        compile_listeners, lambda name, count: name and status.update(f"compiling {name} ({count})")
+    ):
+        trainer = _build(options, data)
     count = sum(parameter.numel() for parameter in trainer.model.parameters())
     console.print(f"{options.model}: {count:,} parameters, {options.optimizer}, batches of "
                   f"{trainer.train_loader.batch_size}, seed {options.seed}")
@@ -167,7 +173,7 @@ def _fit(options, trainer, console):
     show = show_in_bar if console.is_terminal else (lambda name, count: None) if silent else TerminalLine()
     with progress, Compilations(compile_listeners, show) as compilations:
         if loader.epoch < options.epochs:
-            console.print(f"{'':12} {'loss':>8} {'accuracy':>9}   {'test loss':>9} {'accuracy':>9}   images/s", style="dim")
+            console.print(HEADER, style="dim")
         while loader.epoch < options.epochs:
             row = trainer.train_epoch(on_batch)
             if options.save:

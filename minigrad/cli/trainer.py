@@ -51,8 +51,8 @@ class Trainer:
             If the loss is no longer a finite number.
         """
         seen, loss_sum, correct = 0, 0.0, 0
+        start, untimed = time.perf_counter(), 0
         self.model.train()
-        start = time.perf_counter()
         for images, labels in self.train_loader:
             logits = self.model(images)
             loss = self.loss(logits, labels)
@@ -71,7 +71,9 @@ class Trainer:
             correct += _count_correct(logits, labels)
             if on_batch is not None:
                 on_batch(count, loss_sum / seen, correct / seen)
-        rate = seen / (time.perf_counter() - start)
+            if untimed == 0 and len(self.train_loader) > 1:  # the first step may have compiled kernels for seconds
+                start, untimed = time.perf_counter(), seen
+        rate = (seen - untimed) / (time.perf_counter() - start)
         test_loss, predictions, truth = self.evaluate()
         self.history.append({
             "loss": loss_sum / seen, "accuracy": correct / seen, "test_loss": test_loss,

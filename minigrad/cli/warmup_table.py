@@ -73,7 +73,7 @@ def _work():
     work |= {"argmax, casts and logic": _indices}
     work |= {name: partial(_on_images, op) for name, op in IMAGE_OPS.items()}
     work |= {"matmul": _matmul, "conv2d": _conv2d, "normalization": _normalization, "embedding": _embedding,
-             "losses": _losses}
+             "losses": _losses, "second derivatives": _second_derivatives}
     work |= {name: partial(_optimizer, make) for name, make in OPTIMIZERS.items()}
     work |= {"clip_grad_norm_": _clip}
     for name, make in MODELS.items():
@@ -121,6 +121,13 @@ def _indices(dtype):
 
 def _on_images(op, dtype):
     _backward(op(_leaf(dtype, 2, 3, 4, 4)))
+
+
+def _second_derivatives(dtype):
+    x = _leaf(dtype, 2, 3, 4, 4)
+    out = F.max_pool2d(x, 2)
+    (grad,) = mg.grad((out * out).sum(), x, create_graph=True)
+    _backward(grad)
 
 
 def _matmul(dtype):

@@ -66,4 +66,6 @@ def same_bits(name, arguments):
         numba.set_num_threads(before)
     for a, b in zip(one, many, strict=True):
         if isinstance(a, np.ndarray):
-            np.testing.assert_array_equal(a.view(np.uint8), b.view(np.uint8), err_msg=f"{name}: bits change with threads")
+            np.testing.assert_array_equal(
+                a.view(np.uint8), b.view(np.uint8), err_msg=f"{name}: bits change with threads"
+            )

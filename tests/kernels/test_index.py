@@ -42,7 +42,9 @@ def test_strided_scatter(dtype):
 def test_take(dtype):
     for rows, width, count in ((1, 1, 1), (7, 3, 0), (10, 33, 50), (500, 64, 3000)):
         indices = np.random.default_rng(0).integers(0, rows, count)
-        check("take", (numbers((rows, width), dtype), indices, empty((count, width), dtype)), {2}, 0, threads=count > 50)
+        check(
+            "take", (numbers((rows, width), dtype), indices, empty((count, width), dtype)), {2}, 0, threads=count > 50
+        )
         arguments = (numbers((count, width), dtype), indices, empty((rows, width), dtype))
         check("take_backward", arguments, {2}, 4, 32, threads=count > 50)
 

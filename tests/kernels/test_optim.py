@@ -19,7 +19,18 @@ def test_sgd(dtype, momentum, nesterov, first):
         buffer = buffer if momentum else buffer[:0]
         for decay, maximize in ((0.0, 0), (0.1, 1)):
             dampening = 0.0 if nesterov else 0.3
-            arguments = (param, grad, buffer, np.array([0.1], dtype), momentum, dampening, decay, nesterov, maximize, first)
+            arguments = (
+                param,
+                grad,
+                buffer,
+                np.array([0.1], dtype),
+                momentum,
+                dampening,
+                decay,
+                nesterov,
+                maximize,
+                first,
+            )
             check("sgd", arguments, {0, 2}, 8, 4, threads=size == SIZES[-1])
 
 
@@ -31,7 +42,15 @@ def test_adam(dtype, decoupled, amsgrad):
         param, grad, average = (numbers(size, dtype, seed) for seed in range(3))
         squares, top = np.square(numbers(size, dtype, 3)), np.square(numbers(size, dtype, 4))
         for step, maximize in ((1.0, 0), (1000.0, 1)):
-            arrays = (param, grad, average, squares, top if amsgrad else top[:0], np.array([0.01], dtype), np.array([step]))
+            arrays = (
+                param,
+                grad,
+                average,
+                squares,
+                top if amsgrad else top[:0],
+                np.array([0.01], dtype),
+                np.array([step]),
+            )
             arguments = (*arrays, 0.9, 0.999, 1e-8, 0.1, decoupled, maximize)
             check("adam", arguments, {0, 2, 3, 4}, 16, 16, threads=size == SIZES[-1])
 

@@ -1,0 +1,244 @@
+"""LLVM code for vectors, written by hand: what the intrinsics in ``simd`` are made of.
+
+The width of the vectors is the processor's: 64 bytes with AVX-512, 32 with AVX2, else 16 (NEON, SSE). The variable
+``MINIGRAD_LANES`` forces one of 64, 32 and 16, to test each width on one machine.
+"""
+
+import inspect
+import os
+
+import llvmlite.binding as llvm
+import numba
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+INDEX = ir.IntType(64)
+
+
+def _vector_bytes():
+    forced = os.environ.get("MINIGRAD_LANES")
+    if forced:
+        if forced not in ("64", "32", "16"):
+            raise ValueError(f"MINIGRAD_LANES expects the bytes of a vector, 64, 32 or 16, got {forced!r}")
+        return int(forced)
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f") and features.get("avx512vl"):
+        return 64
+    return 32 if features.get("avx2") else 16
+
+
+VECTOR_BYTES = _vector_bytes()
+_features = llvm.get_host_cpu_features()
+# Masked loads and stores are single instructions at no extra cost with AVX-512; elsewhere whole tiles avoid them.
+FREE_MASKS = bool(_features.get("avx512vl"))
+# AVX-512 (at any width) and ARM have 32 vector registers, the others 16.
+_many_registers = FREE_MASKS or bool(_features.get("neon"))
+# A tile of ROWS x VECTORS accumulators, VECTORS operands and one broadcast fill the registers: 24 + 3 + 1 of 32, or
+# 12 + 3 + 1 of 16. At least 8 accumulators are needed to hide the latency of the multiply-add.
+ROWS = 8 if _many_registers else 4
+VECTORS = 3
+
+
+class Emitter:
+    """The pieces of LLVM code that the intrinsics share, for arrays of one float type."""
+
+    def __init__(self, context, builder, dtype, lanes):
+        self.context, self.builder = context, builder
+        self.itemsize = 4 if dtype == types.float32 else 8
+        self.lanes = lanes or VECTOR_BYTES // self.itemsize
+        self.scalar = ir.FloatType() if self.itemsize == 4 else ir.DoubleType()
+        self.vector = ir.VectorType(self.scalar, self.lanes)
+        self.suffix = f"v{self.lanes}f{8 * self.itemsize}"
+        self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
+
+    def data(self, array_type, array):
+        return self.context.make_array(array_type)(self.context, self.builder, array).data
+
+    def at(self, pointer, *offsets):
+        """The address `offsets` elements behind `pointer`."""
+        for offset in offsets:
+            offset = ir.Constant(INDEX, offset) if isinstance(offset, int) else offset
+            pointer = self.builder.gep(pointer, [offset])
+        return pointer
+
+    def load_vector(self, pointer):
+        value = self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()))
+        value.align = self.itemsize
+        return value
+
+    def store_vector(self, value, pointer):
+        store = self.builder.store(value, self.builder.bitcast(pointer, self.vector.as_pointer()))
+        store.align = self.itemsize
+
+    def load_integer(self, pointer):
+        """An integer kept in an array of floats: of the float's own width."""
+        kind = ir.IntType(8 * self.itemsize)
+        value = self.builder.load(self.builder.bitcast(pointer, kind.as_pointer()))
+        return value if self.itemsize == 8 else self.builder.sext(value, INDEX)
+
+    def store_integer(self, value, pointer):
+        kind = ir.IntType(8 * self.itemsize)
+        value = value if self.itemsize == 8 else self.builder.trunc(value, kind)
+        self.builder.store(value, self.builder.bitcast(pointer, kind.as_pointer()))
+
+    def broadcast(self, scalar):
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        one = self.builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(one, undefined, mask)
+
+    def shuffle(self, a, b, lanes):
+        """A vector of the chosen lanes of `a` (from 0) and `b` (from the number of lanes)."""
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
+
+    def transpose(self, rows):
+        """A square of vectors, transposed: swap ever larger halves of pairs of rows."""
+        size, rows, distance = len(rows), list(rows), 1
+        while distance < size:
+            for i in range(size):
+                if not i & distance:
+                    low, high = rows[i], rows[i + distance]
+                    rows[i] = self.shuffle(low, high, [size + j - distance if j & distance else j for j in range(size)])
+                    rows[i + distance] = self.shuffle(
+                        low, high, [size + j if j & distance else j + distance for j in range(size)])
+            distance *= 2
+        return rows
+
+    def multiply_add(self, a, b, c):
+        """``a * b + c``, fused where the processor can; elsewhere llvm.fma would be a library call per lane."""
+        function = self.builder.module.declare_intrinsic(
+            f"llvm.fmuladd.{self.suffix}", fnty=ir.FunctionType(self.vector, [self.vector] * 3))
+        return self.builder.call(function, [a, b, c])
+
+    def mask(self, count):
+        """Which lanes are below `count`, compared in 32 bits: one instruction at any width."""
+        small = ir.IntType(32)
+        kind = ir.VectorType(small, self.lanes)
+        undefined = ir.Constant(kind, ir.Undefined)
+        one = self.builder.insert_element(undefined, self.builder.trunc(count, small), ir.Constant(small, 0))
+        every = self.builder.shuffle_vector(one, undefined, ir.Constant(kind, [0] * self.lanes))
+        return self.builder.icmp_signed("<", ir.Constant(kind, list(range(self.lanes))), every)
+
+    def mask_and(self, mask, flag):
+        """The mask where the scalar `flag` holds, else no lane."""
+        return self.builder.select(flag, mask, ir.Constant(mask.type, [0] * self.lanes))
+
+    def _masked(self, name, result, arguments):
+        pointer = self.vector.as_pointer()
+        flags = ir.VectorType(ir.IntType(1), self.lanes)
+        kinds = {"load": [pointer, ir.IntType(32), flags, self.vector],
+                 "store": [self.vector, pointer, ir.IntType(32), flags]}[name]
+        function = self.builder.module.declare_intrinsic(
+            f"llvm.masked.{name}.{self.suffix}.p0", fnty=ir.FunctionType(result, kinds))
+        return self.builder.call(function, arguments)
+
+    def load_masked(self, pointer, mask):
+        pointer = self.builder.bitcast(pointer, self.vector.as_pointer())
+        align = ir.Constant(ir.IntType(32), self.itemsize)
+        return self._masked("load", self.vector, [pointer, align, mask, self.zero])
+
+    def store_masked(self, value, pointer, mask):
+        pointer = self.builder.bitcast(pointer, self.vector.as_pointer())
+        align = ir.Constant(ir.IntType(32), self.itemsize)
+        self._masked("store", ir.VoidType(), [value, pointer, align, mask])
+
+    def accumulate(self, rows, vectors, depth, a_element, b_vector):
+        """Loop over the depth with rows x vectors accumulators in registers; returns them."""
+        builder = self.builder
+        before, loop, after = builder.block, builder.append_basic_block("depth"), builder.append_basic_block("done")
+        zero, one = ir.Constant(INDEX, 0), ir.Constant(INDEX, 1)
+        builder.cbranch(builder.icmp_signed(">", depth, zero), loop, after)
+        builder.position_at_end(loop)
+        k = builder.phi(INDEX)
+        k.add_incoming(zero, before)
+        sums = [[builder.phi(self.vector) for _ in range(vectors)] for _ in range(rows)]
+        b = b_vector(k)
+        results = []
+        for r in range(rows):
+            a = self.broadcast(builder.load(a_element(k, r)))
+            results.append([self.multiply_add(a, b[v], sums[r][v]) for v in range(vectors)])
+        following = builder.add(k, one)
+        k.add_incoming(following, loop)
+        builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+        builder.position_at_end(after)
+        final = []
+        for r in range(rows):
+            for v in range(vectors):
+                sums[r][v].add_incoming(self.zero, before)
+                sums[r][v].add_incoming(results[r][v], loop)
+            final.append([builder.phi(self.vector) for _ in range(vectors)])
+        for r in range(rows):
+            for v in range(vectors):
+                final[r][v].add_incoming(self.zero, before)
+                final[r][v].add_incoming(results[r][v], loop)
+        return final
+
+    def store_tile(self, sums, c, step, add, rows, columns):
+        """Write the tile's first `rows` rows and `columns` columns to `c`, or add them to it."""
+        builder, height, width = self.builder, len(sums), len(sums[0])
+        adding = builder.icmp_signed("!=", add, ir.Constant(INDEX, 0))
+        pointers = [self.at(c, builder.mul(step, ir.Constant(INDEX, r))) for r in range(height)]
+
+        def masked():
+            everything = builder.select(adding, columns, ir.Constant(INDEX, 0))
+            for v in range(width):
+                mask = self.mask(builder.sub(columns, ir.Constant(INDEX, v * self.lanes)))
+                old_mask = self.mask(builder.sub(everything, ir.Constant(INDEX, v * self.lanes)))
+                for r in range(height):
+                    valid = builder.icmp_signed(">", rows, ir.Constant(INDEX, r))
+                    target = self.at(pointers[r], v * self.lanes)
+                    old = self.load_masked(target, self.mask_and(old_mask, valid))
+                    self.store_masked(builder.fadd(sums[r][v], old), target, self.mask_and(mask, valid))
+
+        def plain(before):
+            for r in range(height):
+                for v in range(width):
+                    target = self.at(pointers[r], v * self.lanes)
+                    value = builder.fadd(sums[r][v], self.load_vector(target)) if before else sums[r][v]
+                    self.store_vector(value, target)
+
+        if FREE_MASKS:
+            masked()
+            return
+        whole = builder.and_(builder.icmp_signed(">=", rows, ir.Constant(INDEX, height)),
+                             builder.icmp_signed(">=", columns, ir.Constant(INDEX, width * self.lanes)))
+        with builder.if_else(whole) as (inside, edge):
+            with inside, builder.if_else(adding) as (more, first):
+                with more:
+                    plain(True)
+                with first:
+                    plain(False)
+            with edge:
+                masked()
+
+
+def vectorised(twin, lanes=None):
+    """Decorate ``emit(emitter, *arguments)``, which emits LLVM code, as an intrinsic of the same arguments.
+
+    The arguments are arrays of one float type (`emit` gets the pointers to their data) and integers. `twin` is the
+    same function in NumPy, for runs without a compiler. `lanes` is for vectors narrower than the widest.
+    """
+
+    def decorate(emit):
+        if numba.config.DISABLE_JIT:
+            return twin
+
+        def typer(typingctx, *given):
+            kinds = [kind if isinstance(kind, types.Array) else types.int64 for kind in given]
+            dtype = next(kind.dtype for kind in kinds if isinstance(kind, types.Array))
+
+            def codegen(context, builder, signature, arguments):
+                emitter = Emitter(context, builder, dtype, lanes)
+                emit(emitter, *(emitter.data(kind, value) if isinstance(kind, types.Array) else value
+                                for kind, value in zip(kinds, arguments, strict=True)))
+                return context.get_dummy_value()
+
+            return types.void(*kinds), codegen
+
+        typer.__name__ = emit.__name__
+        parameters = inspect.signature(emit).parameters.values()  # the first, the emitter, stands for typingctx
+        typer.__signature__ = inspect.Signature(list(parameters))
+        return intrinsic(typer)
+
+    return decorate

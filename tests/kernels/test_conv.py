@@ -1,0 +1,113 @@
+"""Convolution and its gradients against the definition: strides, paddings, dilations, groups, odd widths."""
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from minigrad.kernels import cpu, reference
+
+TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
+NAMES = ["conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight"]
+GUARD = 256
+
+
+def problem(rng, dtype, n, c, h, w, o, kernel, numbers, out=None, bias=True):
+    """Inputs and output shape of each of the three kernels for one convolution."""
+    stride_h, stride_w, top, left, dilation_h, dilation_w, groups = numbers
+    if out is None:
+        out = ((h + 2 * top - (kernel[0] - 1) * dilation_h - 1) // stride_h + 1,
+               (w + 2 * left - (kernel[1] - 1) * dilation_w - 1) // stride_w + 1)
+    x, grad = rng.standard_normal((n, c, h, w)).astype(dtype), rng.standard_normal((n, o, *out)).astype(dtype)
+    weight = rng.standard_normal((o, c // groups, *kernel)).astype(dtype)
+    offset = rng.standard_normal(o if bias else 0).astype(dtype)
+    return {"conv2d_forward": ((x, weight, offset), grad.shape), "conv2d_grad_input": ((grad, weight), x.shape),
+            "conv2d_grad_weight": ((grad, x), weight.shape)}
+
+
+def run(name, inputs, shape, numbers):
+    """The CPU kernel's output; the scratch memory starts as NaN and has a guard behind it."""
+    dtype = inputs[0].dtype
+    size = getattr(cpu, f"{name}_workspace")(*inputs, *shape, *numbers)
+    out, work = np.full(shape, np.nan, dtype), np.full(size + GUARD, np.nan, dtype)
+    work[size:] = 7
+    getattr(cpu, name)(*inputs, out, work[:size], *numbers)
+    assert (work[size:] == 7).all(), f"{name} overran its scratch memory"
+    return out
+
+
+def check(name, inputs, shape, numbers):
+    out, exact = run(name, inputs, shape, numbers), np.empty(shape)
+    getattr(reference, name)(*(v.astype(np.float64) for v in inputs), exact, exact[:0], *numbers)
+    scale = np.abs(exact).max(initial=1e-30)
+    np.testing.assert_allclose(out, exact, rtol=0, atol=4 * TOLERANCE[out.dtype.type] * scale)
+
+
+@settings(max_examples=60)
+@given(data=st.data(), dtype=st.sampled_from([np.float32, np.float64]), groups=st.integers(1, 3))
+def test_small_configurations(data, dtype, groups):
+    def pair(low, high):
+        return data.draw(st.tuples(st.integers(low, high), st.integers(low, high)))
+
+    kernel, stride, pad, dilation = pair(1, 4), pair(1, 3), pair(0, 4), pair(1, 2)
+    h, w = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 40))
+    assume(all(size + 2 * p > (k - 1) * d for size, p, k, d in zip((h, w), pad, kernel, dilation, strict=True)))
+    n, c, o = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 20)))
+    c, o = c * groups, o * groups
+    numbers = (*stride, *pad, *dilation, groups)
+    for name, case in problem(np.random.default_rng(h * w), dtype, n, c, h, w, o, kernel, numbers).items():
+        check(name, *case, numbers)
+
+
+CASES = {
+    "one image in bands": ((1, 70, 40, 40, 9, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
+    "more images than blocks": ((19, 2, 5, 5, 3, (5, 5), (1, 1, 0, 0, 1, 1, 1)), {}),
+    "less padding below than above": ((2, 2, 12, 10, 5, (3, 3), (1, 1, 1, 2, 1, 1, 1)), {"out": (10, 8)}),
+    "strided, odd edges": ((2, 2, 12, 10, 5, (3, 3), (2, 2, 1, 0, 1, 1, 1)), {"out": (5, 7)}),
+    "more padding than kernel": ((2, 3, 3, 2, 4, (2, 2), (1, 1, 4, 5, 1, 1, 1)), {}),
+    "depthwise": ((2, 24, 9, 9, 24, (3, 3), (1, 1, 1, 1, 1, 1, 24)), {}),
+    "1 x 1, strided": ((2, 5, 9, 17, 49, (1, 1), (2, 3, 0, 0, 1, 1, 1)), {}),
+    "no images": ((0, 3, 8, 8, 4, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
+    "no output": ((2, 3, 8, 8, 4, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {"out": (0, 8)}),
+    "no bias": ((2, 3, 8, 8, 4, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {"bias": False}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", NAMES)
+def test_named_configurations(case, name, rng):
+    arguments, options = CASES[case]
+    for dtype in (np.float32, np.float64):
+        check(name, *problem(rng, dtype, *arguments, **options)[name], arguments[-1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_bits_on_any_number_of_threads(name, rng):
+    arguments = (11, 6, 14, 14, 20, (3, 3), (1, 1, 1, 1, 1, 1, 1))
+    case = problem(rng, np.float32, *arguments)[name]
+    out = run(name, *case, arguments[-1])
+    threads = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        np.testing.assert_array_equal(out, run(name, *case, arguments[-1]))
+    finally:
+        numba.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nan_and_infinity_reach_what_they_touch_and_nothing_else(name, rng):
+    """An infinite pixel must not leak into its neighbours through lanes that are computed and dropped."""
+    arguments = (2, 3, 9, 9, 10, (3, 3), (1, 1, 1, 1, 1, 1, 1))
+    for value in (np.nan, np.inf):
+        inputs, shape = problem(rng, np.float32, *arguments)[name]
+        for array in inputs:
+            if array.ndim == 4 and array.shape[2] == 9:
+                array[1, 2, 4, 0] = value
+                break
+        exact = np.empty(shape, np.float32)
+        getattr(reference, name)(*inputs, exact, exact[:0], *arguments[-1])
+        out = run(name, inputs, shape, arguments[-1])
+        assert not np.isfinite(exact).all()
+        assert np.isfinite(exact).any() or name == "conv2d_grad_weight"
+        np.testing.assert_array_equal(np.isfinite(out), np.isfinite(exact))

@@ -1,0 +1,95 @@
+"""Matrix products against the definition, on shapes off every tile and block."""
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minigrad.kernels import cpu, reference
+
+TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
+BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def product(kernels, a, b, transpose_a, transpose_b):
+    batch = max(a.shape[0], b.shape[0])
+    m, n = a.shape[2 if transpose_a else 1], b.shape[1 if transpose_b else 2]
+    out = np.full((batch, m, n), np.nan, a.dtype)
+    work = np.full(kernels.matmul_workspace(a, b, transpose_a, transpose_b), np.nan, a.dtype)
+    kernels.matmul(a, b, out, work, transpose_a, transpose_b)
+    return out
+
+
+def operands(rng, dtype, batch_a, batch_b, m, n, k, transpose_a, transpose_b):
+    a = rng.standard_normal((batch_a, k, m) if transpose_a else (batch_a, m, k)).astype(dtype)
+    b = rng.standard_normal((batch_b, n, k) if transpose_b else (batch_b, k, n)).astype(dtype)
+    return a, b
+
+
+def check(out, a, b, transpose_a, transpose_b):
+    exact = product(reference, a.astype(np.float64), b.astype(np.float64), transpose_a, transpose_b)
+    scale = max(1.0, np.sqrt(a.shape[1 if transpose_a else 2]))
+    np.testing.assert_allclose(out, exact, rtol=0, atol=TOLERANCE[out.dtype.type] * 4 * scale)
+
+
+@settings(max_examples=60)
+@given(
+    batches=st.sampled_from([(1, 1), (2, 2), (3, 1), (1, 2)]),
+    m=st.sampled_from([0, 1, 7, 8, 17, 33, 70]),
+    n=st.sampled_from([0, 1, 10, 16, 17, 33, 47, 48, 49, 64, 100]),
+    k=st.sampled_from([0, 1, 5, 8, 17, 33, 130]),
+    flags=st.tuples(st.booleans(), st.booleans()),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_every_layout_of_every_shape(batches, m, n, k, flags, dtype):
+    a, b = operands(np.random.default_rng(m * n + k), dtype, *batches, m, n, k, *flags)
+    check(product(cpu, a, b, *map(int, flags)), a, b, *flags)
+
+
+@BOTH
+@pytest.mark.parametrize("shape", [(130, 250, 600), (100, 400, 520), (60, 100, 784)])
+def test_several_blocks_and_slices_give_the_same_bits_on_any_number_of_threads(dtype, shape, rng):
+    a, b = operands(rng, dtype, 1, 1, *shape, False, True)
+    out = product(cpu, a, b, 0, 1)
+    check(out, a, b, 0, 1)
+    threads = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        np.testing.assert_array_equal(out, product(cpu, a, b, 0, 1))
+    finally:
+        numba.set_num_threads(threads)
+
+
+@BOTH
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 17, 33), (64, 10, 128), (9, 50, 0), (0, 3, 4), (130, 70, 600)])
+def test_linear_adds_the_bias(dtype, bias, shape, rng):
+    m, n, k = shape
+    x, weight = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((n, k)).astype(dtype)
+    offset = rng.standard_normal(n if bias else 0).astype(dtype)
+    out, exact = np.full((m, n), np.nan, dtype), np.empty((m, n))
+    cpu.linear_forward(x, weight, offset, out, np.full(cpu.linear_forward_workspace(x, weight, offset), np.nan, dtype))
+    reference.linear_forward(*(v.astype(np.float64) for v in (x, weight, offset)), exact, exact[:0])
+    np.testing.assert_allclose(out, exact, rtol=0, atol=TOLERANCE[dtype] * 4 * max(1, k) ** 0.5)
+
+
+@BOTH
+def test_nan_and_infinity_reach_exactly_their_row_and_column(dtype, rng):
+    a, b = operands(rng, dtype, 1, 1, 20, 50, 30, False, False)
+    a[0, 3, 4], b[0, 7, 11], a[0, 5, 0] = np.nan, np.inf, np.inf
+    out = product(cpu, a, b, 0, 0)[0]
+    exact = product(reference, a, b, 0, 0)[0]
+    assert np.isnan(out[3]).all()
+    np.testing.assert_array_equal(np.isnan(out), np.isnan(exact))
+    np.testing.assert_array_equal(np.isinf(out), np.isinf(exact))
+    assert np.isfinite(np.delete(np.delete(out, [3, 5], axis=0), 11, axis=1)).all()
+
+
+def test_scratch_memory_is_not_overrun(rng):
+    for m, n, k in [(9, 65, 7), (1, 1, 1), (33, 33, 33)]:
+        a, b = operands(rng, np.float32, 2, 1, m, n, k, False, True)
+        size = cpu.matmul_workspace(a, b, 0, 1)
+        work, out = np.full(size + 256, 7, np.float32), np.empty((2, m, n), np.float32)
+        cpu.matmul(a, b, out, work[:size], 0, 1)
+        assert (work[size:] == 7).all()

@@ -1,0 +1,112 @@
+"""Pooling against the definition: overlaps, paddings, dilations, windows over the edge, NaN and ties."""
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minigrad.kernels import cpu, reference
+
+TOLERANCE = {np.float32: 1e-6, np.float64: 1e-14}
+TYPES = st.sampled_from([np.float32, np.float64])
+
+
+def max_pool(kernels, x, out, numbers):
+    y, indices = np.full(out, np.nan, x.dtype), np.full(out, -9, np.int64)
+    kernels.max_pool2d_forward(x, y, indices, *numbers)
+    return y, indices
+
+
+@st.composite
+def windows(draw):
+    """Extent, kernel, stride, padding (at most half the kernel), dilation, outputs of one axis."""
+    kernel, stride, dilation = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    pad = draw(st.integers(0, kernel // 2))
+    reach = (kernel - 1) * dilation + 1
+    size = draw(st.integers(max(1, reach - 2 * pad), 20))
+    outputs = (size + 2 * pad - reach) // stride + 1
+    if draw(st.booleans()) and outputs * stride < size + pad:  # ceil_mode: one more window hangs over the edge
+        outputs += 1
+    return size, kernel, stride, pad, dilation, outputs
+
+
+@settings(max_examples=60)
+@given(rows=windows(), columns=windows(), dtype=TYPES, special=st.sampled_from(["none", "nan", "ties", "-inf"]))
+def test_max_pool(rows, columns, dtype, special):
+    rng = np.random.default_rng(rows[0])
+    x = rng.standard_normal((2, 3, rows[0], columns[0])).astype(dtype)
+    if special == "nan":
+        x[rng.random(x.shape) < 0.2] = np.nan
+    elif special != "none":
+        x = np.round(x) if special == "ties" else np.full_like(x, -np.inf)
+    numbers = [v for pair in zip(rows[1:5], columns[1:5], strict=True) for v in pair]
+    shape = (2, 3, rows[5], columns[5])
+    (y, indices), (exact, places) = max_pool(cpu, x, shape, numbers), max_pool(reference, x, shape, numbers)
+    np.testing.assert_array_equal(y, exact)
+    np.testing.assert_array_equal(indices, places)
+    grad = rng.standard_normal(shape).astype(dtype)
+    back, expected = np.full_like(x, np.nan), np.empty_like(x)
+    cpu.max_pool2d_backward(grad, indices, back)
+    reference.max_pool2d_backward(grad, indices, expected)
+    np.testing.assert_array_equal(back, expected)
+    gathered, expected = np.full_like(y, np.nan), np.empty_like(y)
+    cpu.max_pool2d_gather(x, indices, gathered)
+    reference.max_pool2d_gather(x, indices, expected)
+    np.testing.assert_array_equal(gathered, expected)
+
+
+@pytest.mark.parametrize("special", [0.0, np.nan, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_two_by_two_windows_with_ties_and_special_values(dtype, special, rng):
+    """This case has a loop of its own."""
+    x = np.round(rng.standard_normal((2, 3, 9, 21))).astype(dtype)
+    x[rng.random(x.shape) < 0.4] = special
+    numbers = (2, 2, 2, 2, 0, 0, 1, 1)
+    for out, exact in zip(*(max_pool(kernels, x, (2, 3, 4, 10), numbers) for kernels in (cpu, reference)), strict=True):
+        np.testing.assert_array_equal(out, exact)
+
+
+@settings(max_examples=40)
+@given(rows=windows(), columns=windows(), dtype=TYPES, include=st.integers(0, 1))
+def test_avg_pool(rows, columns, dtype, include):
+    rng = np.random.default_rng(rows[0])
+    numbers = [v for pair in zip(rows[1:4], columns[1:4], strict=True) for v in pair]
+    shapes = [(2, 3, rows[0], columns[0]), (2, 3, rows[5], columns[5])]
+    for name, given_shape, out_shape in [("forward", *shapes), ("backward", *shapes[::-1])]:
+        x = rng.standard_normal(given_shape).astype(dtype)
+        out, exact = np.full(out_shape, np.nan, dtype), np.empty(out_shape)
+        getattr(cpu, f"avg_pool2d_{name}")(x, out, *numbers, include)
+        getattr(reference, f"avg_pool2d_{name}")(x.astype(np.float64), exact, *numbers, include)
+        np.testing.assert_allclose(out, exact, rtol=0, atol=20 * TOLERANCE[dtype])
+
+
+@settings(max_examples=30)
+@given(size=st.tuples(*[st.integers(1, 12)] * 2), outputs=st.tuples(*[st.integers(1, 12)] * 2), dtype=TYPES)
+def test_adaptive_avg_pool(size, outputs, dtype):
+    rng = np.random.default_rng(size[0])
+    for name, given_shape, out_shape in [("forward", size, outputs), ("backward", outputs, size)]:
+        x = rng.standard_normal((2, 2, *given_shape)).astype(dtype)
+        out, exact = np.full((2, 2, *out_shape), np.nan, dtype), np.empty((2, 2, *out_shape))
+        getattr(cpu, f"adaptive_avg_pool2d_{name}")(x, out)
+        getattr(reference, f"adaptive_avg_pool2d_{name}")(x.astype(np.float64), exact)
+        np.testing.assert_allclose(out, exact, rtol=0, atol=20 * TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("numbers", [(2, 2, 2, 2, 0, 0, 1, 1), (3, 3, 2, 2, 1, 1, 1, 1)])
+def test_many_planes_in_parallel_give_the_same_bits(numbers, rng):
+    x = rng.standard_normal((8, 10, 32, 32)).astype(np.float32)
+    y, indices = max_pool(cpu, x, (8, 10, 16, 16), numbers)
+    back, again = np.empty_like(x), np.empty_like(x)
+    cpu.max_pool2d_backward(y, indices, back)
+    threads = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        y_1, indices_1 = max_pool(cpu, x, (8, 10, 16, 16), numbers)
+        cpu.max_pool2d_backward(y, indices, again)
+    finally:
+        numba.set_num_threads(threads)
+    for one, other in [(y, y_1), (indices, indices_1), (back, again)]:
+        np.testing.assert_array_equal(one, other)
+    small = slice(7, 8)
+    np.testing.assert_array_equal(y[small], max_pool(reference, x[small], (1, 10, 16, 16), numbers)[0])

@@ -1,0 +1,97 @@
+"""The vector code at every width, and its twins in plain NumPy: each in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minigrad.kernels.cpu import simd
+
+JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
+PROGRAM = """
+import numpy as np
+from minigrad.kernels import cpu, reference
+from minigrad.kernels.cpu import simd
+
+def compare(name, inputs, shape, numbers):
+    work = np.full(getattr(cpu, name + "_workspace")(*inputs, *(shape if "conv" in name else ()), *numbers), np.nan,
+                   inputs[0].dtype)
+    out, exact = np.full(shape, np.nan, inputs[0].dtype), np.empty(shape)
+    getattr(cpu, name)(*inputs, out, work, *numbers)
+    getattr(reference, name)(*(v.astype(np.float64) for v in inputs), exact, exact[:0], *numbers)
+    tolerance = 1e-5 if out.dtype == np.float32 else 1e-12
+    error = np.abs(out - exact).max() / np.abs(exact).max()
+    assert error < tolerance, (name, shape, numbers, error)
+
+rng = np.random.default_rng(0)
+for dtype in TYPES:
+    def draw(*shape):
+        return rng.standard_normal(shape).astype(dtype)
+    for m, n, k in [(7, 17, 33), (9, 35, 8), (13, 70, 5)]:
+        for flags in [(0, 0), (0, 1), (1, 0), (1, 1)]:
+            a, b = draw(1, *((k, m) if flags[0] else (m, k))), draw(1, *((n, k) if flags[1] else (k, n)))
+            compare("matmul", (a, b), (1, m, n), flags)
+    for numbers, c, o, size in [((1, 1, 1, 1, 1, 1, 1), 3, 9, 7), ((2, 1, 2, 0, 1, 2, 2), 4, 26, 11)]:
+        weight, x = draw(o, c // numbers[-1], 3, 3), draw(2, c, size, size)
+        rows = (size + 2 * numbers[2] - 2 * numbers[4] - 1) // numbers[0] + 1
+        columns = (size + 2 * numbers[3] - 2 * numbers[5] - 1) // numbers[1] + 1
+        grad = draw(2, o, rows, columns)
+        compare("conv2d_forward", (x, weight, draw(o)), grad.shape, numbers)
+        if GRADIENTS:
+            compare("conv2d_grad_input", (grad, weight), x.shape, numbers)
+        compare("conv2d_grad_weight", (grad, x), weight.shape, numbers)
+print(simd.VECTOR_BYTES)
+"""
+
+
+def run(types, gradients, **variables):
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), **variables}
+    program = f"import numpy as np\nTYPES, GRADIENTS = [{types}], {gradients}\n{PROGRAM}"
+    result = subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=root, env=environment,
+                            capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return int(result.stdout)
+
+
+@pytest.mark.skipif(not JIT, reason="needs the compiler")
+@pytest.mark.parametrize("width", [width for width in (16, 32, 64) if width < simd.VECTOR_BYTES])
+def test_narrower_vectors_compute_the_same(width):
+    """The processor's own width is what all other tests run."""
+    assert run("np.float32", False, MINIGRAD_LANES=str(width)) == width
+
+
+def test_plain_twins_compute_the_same():
+    run("np.float32, np.float64", True, NUMBA_DISABLE_JIT="1")
+
+
+def test_an_unknown_width_is_an_error():
+    environment = {**os.environ, "MINIGRAD_LANES": "24", "PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run([sys.executable, "-c", "import minigrad.kernels.cpu.simd"], env=environment,
+                            capture_output=True, text=True, timeout=120)
+    assert "MINIGRAD_LANES expects the bytes of a vector, 64, 32 or 16, got '24'" in result.stderr
+
+
+@pytest.mark.skipif(not JIT or simd.VECTOR_BYTES < 64, reason="needs AVX-512")
+def test_the_tile_stays_in_the_widest_registers():
+    """512-bit vectors are not split in two, and no accumulator is spilled inside the loop over the depth."""
+    import numba
+    import numpy as np
+
+    rows, width = simd.ROWS, simd.VECTORS * simd.VECTOR_BYTES // 4
+    tile = simd.panel_tile(rows, simd.VECTORS)
+
+    @numba.njit
+    def one(a, b, c, depth):
+        tile(a, 0, b, 0, width, depth, c, 0, width, 0, rows, width)
+
+    depth = 5
+    one(np.ones(rows * depth, np.float32), np.ones(width * depth, np.float32), np.empty(rows * width, np.float32), depth)
+    (assembly,) = one.inspect_asm().values()
+    lines = [line.strip() for line in assembly.splitlines()]
+    products = [i for i, line in enumerate(lines) if line.startswith("vfmadd")]
+    assert products and all("zmm" in lines[i] for i in products)
+    loop = lines[products[0] : products[-1] + 1]
+    assert not [line for line in loop if "zmm" in line and ("(%rsp" in line or "(%rbp" in line)]
