@@ -5,12 +5,11 @@ mean and variance.
 """
 
 from minigrad import functional as F
-from minigrad.creation import ones, zeros
+from minigrad.creation import full, ones, zeros
 from minigrad.dtypes import as_dtype, float32, int64, is_float
 from minigrad.layers.init import ones_, zeros_
 from minigrad.layers.module import Buffer, Module, Parameter, check_input, check_sizes
 from minigrad.ops.common import product
-from minigrad.tensor import Tensor
 
 
 class _BatchNorm(Module):
@@ -89,26 +88,18 @@ class _BatchNorm(Module):
         running = (self.running_mean, self.running_var) if self.track_running_stats else (None, None)
         momentum = 0.0
         if self.training and self.track_running_stats:
-            self._count_batch()
+            self.num_batches_tracked.add_(1)
             momentum = self._newest_weight(self.running_mean)
         return F.batch_norm(x, *running, self.weight, self.bias, own_statistics, momentum, self.eps)
-
-    def _count_batch(self):
-        count = self.num_batches_tracked
-        one = count.device.full((1,), 1, count.dtype)
-        count.device.kernels.fused_add(count.data.reshape(1), one)
-        count.version[0] += 1
 
     def _newest_weight(self, like):
         """The momentum as a tensor of shape (1,), rewritten only when it changes: no allocation per step."""
         made_for = like.device, like.dtype, self.momentum
         if self._rate is None or self._rate[0] != made_for:
-            self._rate = made_for, Tensor(like.device.full((1,), float(self.momentum or 0.0), like.dtype), like.device)
+            self._rate = made_for, full((1,), float(self.momentum or 0.0), like.dtype, like.device)
         rate = self._rate[1]
         if self.momentum is None:  # 1 / number of batches: the mean over all of them
-            kernels = like.device.kernels
-            kernels.cast(self.num_batches_tracked.data.reshape(1), rate.data)
-            kernels.pow_scalar(rate.data, rate.data, -1.0)
+            rate.copy_(1.0 / self.num_batches_tracked.to(rate.dtype))
         return rate
 
     def extra_repr(self):

@@ -8,6 +8,8 @@ import importlib
 
 import numpy as np
 
+from minigrad.compiling import show_compilations
+
 
 class Device:
     """A place for arrays with the kernels that work there.
@@ -27,6 +29,7 @@ class Device:
         # Reached only while the attribute is missing, so the seam costs a plain attribute look-up later.
         if attribute == "kernels":
             self.kernels = importlib.import_module(f"minigrad.kernels.{self.name}")
+            show_compilations(importlib.import_module(f"minigrad.kernels.{self.name}.compile").compile_listeners)
             return self.kernels
         raise AttributeError(attribute)
 

@@ -88,7 +88,8 @@ def test_the_tile_stays_in_the_widest_registers():
         tile(a, 0, b, 0, width, depth, c, 0, width, 0, rows, width)
 
     depth = 5
-    one(np.ones(rows * depth, np.float32), np.ones(width * depth, np.float32), np.empty(rows * width, np.float32), depth)
+    a, b, c = (np.ones(size, np.float32) for size in (rows * depth, width * depth, rows * width))
+    one(a, b, c, depth)
     (assembly,) = one.inspect_asm().values()
     lines = [line.strip() for line in assembly.splitlines()]
     products = [i for i, line in enumerate(lines) if line.startswith("vfmadd")]
