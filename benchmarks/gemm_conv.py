@@ -196,9 +196,12 @@ def main():
                      "gflops": operations / statistics.median(mine) / 1e9})
         print(f"{name:50} {rows[-1]['seconds'] * 1e6:9.1f} us {rows[-1]['gflops']:6.0f} GFLOP/s   "
               f"{peer} {rows[-1]['peer_seconds'] * 1e6:9.1f} us   {100 * ratio:4.0f} %")
-    setting = {"processor": processor(), "llvm_cpu": llvm.get_host_cpu_name(), "threads": options.threads,
-               "clock": "cpu" if options.cpu_time else "wall", "rounds": options.rounds, "python": platform.python_version(), "numba": numba.__version__,
-               "numpy": np.__version__, "torch": torch.__version__}
+    setting = {
+        "processor": processor(), "llvm_cpu": llvm.get_host_cpu_name(), "threads": options.threads,
+        "clock": "cpu" if options.cpu_time else "wall", "rounds": options.rounds,
+        "python": platform.python_version(), "numba": numba.__version__, "numpy": np.__version__,
+        "torch": torch.__version__,
+    }
     options.json.write_text(json.dumps({"setting": setting, "cases": rows}, indent=1) + "\n")
 
 
