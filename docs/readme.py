@@ -1,7 +1,7 @@
 """Writes the generated blocks of README.md: the example, what it prints, accuracies and start-up times.
 
-    python docs/readme.py            rewrite the blocks (runs the example)
-    python docs/readme.py --accuracy MNIST_DIR FASHION_DIR      train the nets of the table first, into docs/accuracy.json
+    python docs/readme.py                                       rewrite the blocks (runs the example)
+    python docs/readme.py --accuracy MNIST_DIR FASHION_DIR      first train the nets of the table: docs/accuracy.json
 """
 
 import json

@@ -1,3 +1,5 @@
+"""A convolutional net with batch normalization learns handwritten digits, in thirty lines."""
+
 import sys
 
 import minigrad as mg

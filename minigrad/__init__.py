@@ -37,7 +37,8 @@ from minigrad.random import Generator, manual_seed
 from minigrad.tensor import Tensor
 from minigrad.version import __version__
 
-_ON_DEMAND = ("data", "layers", "optim", "testing")  # imported at their first use, so that import minigrad stays instant
+# Imported at their first use, so that import minigrad stays instant.
+_ON_DEMAND = ("data", "layers", "optim", "testing")
 
 
 def __getattr__(name):

@@ -187,7 +187,8 @@ def _differentiate(formula, inputs, needs, gradients):
     if not pairs:
         return (None,) * len(needs)
     outputs, gradients = zip(*pairs, strict=True)
-    found = iter(autograd.grad(outputs, wanted, gradients, create_graph=is_grad_enabled(), allow_unused=True, _stop=True))
+    higher = is_grad_enabled()
+    found = iter(autograd.grad(outputs, wanted, gradients, create_graph=higher, allow_unused=True, _stop=True))
     return tuple([next(found) if need else None for need in needs])
 
 

@@ -12,7 +12,7 @@ class Mode(NamedTuple):
     anomaly: bool = False
 
 
-current = ContextVar("minigrad_mode", default=Mode())
+current = ContextVar("minigrad_mode", default=Mode())  # noqa: B039 - a named tuple is immutable
 
 
 class _ModeSwitch(ContextDecorator):

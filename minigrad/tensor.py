@@ -8,7 +8,8 @@ from collections import OrderedDict
 import numpy as np
 
 from minigrad.device import get_device
-from minigrad.dtypes import as_dtype, bool as bool_, float32, float64, int64, is_float
+from minigrad.dtypes import as_dtype, float32, float64, int64, is_float
+from minigrad.dtypes import bool as bool_
 
 
 class Tensor:

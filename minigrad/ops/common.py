@@ -40,7 +40,7 @@ def as_float(op, x):
 
 
 def operands(op, a, b):
-    """Two operands with one dtype. A number stays a (Python) number; an int64 tensor with a fraction becomes float32."""
+    """Two operands with one dtype. Numbers become Python numbers; an int64 tensor beside a float becomes float32."""
     if isinstance(a, Tensor):
         if isinstance(b, Tensor):
             if a.data.dtype is b.data.dtype:

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from minigrad.dtypes import as_dtype, float32, int64, is_float
+from minigrad.dtypes import bool as bool_
 from minigrad.function import Function
-from minigrad.dtypes import as_dtype, bool as bool_, float32, int64, is_float
 from minigrad.ops.common import NUMBER, as_float, check_tensor, elementwise, elementwise_pair, operands
 from minigrad.tensor import Tensor
 

@@ -4,8 +4,9 @@ import operator
 
 import numpy as np
 
+from minigrad.dtypes import bool as bool_
+from minigrad.dtypes import int64, is_float
 from minigrad.function import Function
-from minigrad.dtypes import bool as bool_, int64, is_float
 from minigrad.ops.common import broadcast_shapes, check_tensor, contiguous_strides, product
 from minigrad.ops.shape import Slice, Unslice, permute, reshape
 from minigrad.tensor import Tensor

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from minigrad.function import Function
 from minigrad.dtypes import int64
+from minigrad.function import Function
 from minigrad.ops.activation import softplus
 from minigrad.ops.common import broadcast_shapes, check_float, check_tensor, product
 from minigrad.ops.elementwise import abs, exp, where
@@ -129,7 +129,7 @@ def _check_some(op, x):
 def _check_classes(op, x, target, weight, ignore_index):
     """Check logits and class indices; returns them as (N, C, S) and (N, S)."""
     if x.ndim == 0 or x.ndim == 1 and target.ndim:
-        raise ValueError(f"{op}: expected an input of shape (N, C, ...) for targets of shape {target.shape}, got {x.shape}")
+        raise ValueError(f"{op}: expected an input of shape (N, C, ...) for targets of {target.shape}, got {x.shape}")
     batch = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
     if target.shape != batch:
         raise ValueError(f"{op}: expected class indices of shape {batch} for an input of {x.shape}, got {target.shape}")
@@ -191,7 +191,7 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", l
     if target.dtype == x.dtype:
         return _cross_entropy_probabilities(x, target, weight, reduction, label_smoothing)
     if target.dtype != int64:
-        raise TypeError(f"{op}: expected class indices of dtype int64 or probabilities of {x.dtype}, got {target.dtype}")
+        raise TypeError(f"{op}: expected int64 class indices or probabilities of {x.dtype}, got {target.dtype}")
     logits, labels = _check_classes(op, x, target, weight, ignore_index)
     losses = CrossEntropy.apply(logits, labels, weight, label_smoothing=float(label_smoothing),
                                 ignore_index=ignore_index)

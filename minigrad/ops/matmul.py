@@ -1,7 +1,7 @@
 """Matrix products. The gradients of a product are products again."""
 
-from minigrad.function import Function
 from minigrad.dtypes import promote
+from minigrad.function import Function
 from minigrad.ops.common import broadcast_shapes, check_float, check_one_dtype, check_tensor, product
 from minigrad.ops.reduction import sum
 from minigrad.ops.shape import expand, reshape

@@ -4,11 +4,11 @@ Batch normalization: Ioffe and Szegedy, arXiv 1502.03167, algorithm 1. Their gam
 `bias`; the moving averages of mean and variance are `running_mean` and `running_var`.
 """
 
-from minigrad.function import Function, apply_multiple
 from minigrad.dtypes import bool as bool_
+from minigrad.function import Function, apply_multiple
 from minigrad.ops.common import check_float, check_one_dtype, product
-from minigrad.ops.reduction import mean, sum
 from minigrad.ops.elementwise import sqrt
+from minigrad.ops.reduction import mean, sum
 from minigrad.ops.shape import reshape
 from minigrad.random import default_generator
 from minigrad.tensor import Tensor

@@ -1,7 +1,7 @@
 """Pooling over windows of an image."""
 
-from minigrad.function import Function
 from minigrad.dtypes import int64
+from minigrad.function import Function
 from minigrad.ops.common import check_float
 from minigrad.ops.conv import pair
 from minigrad.ops.shape import reshape
@@ -125,7 +125,7 @@ def _images(op, function, x, *arguments):
 
 
 def _out_size(op, size, kernel, stride, padding, dilation, ceil_mode):
-    """The number of windows along one dimension (torch's rule: none may start beyond the image and its front padding)."""
+    """The number of windows along one dimension (torch's rule: none starts beyond the image and its front padding)."""
     if padding * 2 > kernel:
         raise ValueError(f"{op}: expected padding of at most half the kernel size {kernel}, got {padding}")
     room = size + 2 * padding - dilation * (kernel - 1) - 1
@@ -133,7 +133,7 @@ def _out_size(op, size, kernel, stride, padding, dilation, ceil_mode):
     if ceil_mode and (count - 1) * stride >= size + padding:
         count -= 1
     if count < 1:
-        raise ValueError(f"{op}: a kernel of {kernel} with dilation {dilation} is larger than the padded input ({size})")
+        raise ValueError(f"{op}: a kernel of {kernel} (dilation {dilation}) is larger than the padded input ({size})")
     return count
 
 

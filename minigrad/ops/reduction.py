@@ -2,8 +2,9 @@
 
 import math
 
+from minigrad.dtypes import bool as bool_
+from minigrad.dtypes import int64
 from minigrad.function import Function
-from minigrad.dtypes import bool as bool_, int64
 from minigrad.ops.common import (
     as_float,
     check_float,

@@ -151,7 +151,7 @@ class _Check:
                 raise GradcheckError("gradcheck: expected a function that returns the same for the same inputs")
 
     def evaluate(self, arrays, mode):
-        """The outputs at a point; leaves the inputs as they are. The leaves are kept for the vector-Jacobian product."""
+        """The outputs at a point; leaves the inputs alone. The leaves are kept for the vector-Jacobian product."""
         arguments, self.leaves = list(self.inputs), [_leaf(a, True) for a in arrays]
         for i, leaf in zip(self.checked, self.leaves, strict=True):
             arguments[i] = leaf
