@@ -10,6 +10,7 @@ import minigrad as mg
 settings.register_profile("minigrad", derandomize=True, deadline=None, max_examples=100, database=None)
 settings.load_profile("minigrad")
 
+
 @pytest.fixture(autouse=True)
 def _seed():
     """Every test starts from the same random numbers."""

@@ -59,8 +59,9 @@ def conv2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
         c = f // (o // groups) * per
         for i in range(oh):
             for j in range(ow):
-                window = x[:, c : c + per, i * sh : i * sh + dh * (kh - 1) + 1 : dh,
-                           j * sw : j * sw + dw * (kw - 1) + 1 : dw]
+                window = x[
+                    :, c : c + per, i * sh : i * sh + dh * (kh - 1) + 1 : dh, j * sw : j * sw + dw * (kw - 1) + 1 : dw
+                ]
                 y[:, f, i, j] = (window * w[f]).sum((1, 2, 3))
     return y if b is None else y + b.reshape(1, -1, 1, 1)
 
@@ -111,7 +112,9 @@ def adaptive_avg_pool2d(x, output_size):
     size = [m if n is None else n for n, m in zip(size, x.shape[2:], strict=True)]
     y = np.zeros((*x.shape[:2], *size))
     for i, j in np.ndindex(*size):
-        r, c = [slice(k * m // n, math.ceil((k + 1) * m / n)) for k, m, n in zip((i, j), x.shape[2:], size, strict=True)]
+        r, c = [
+            slice(k * m // n, math.ceil((k + 1) * m / n)) for k, m, n in zip((i, j), x.shape[2:], size, strict=True)
+        ]
         y[:, :, i, j] = x[:, :, r, c].mean((2, 3))
     return y
 

@@ -8,7 +8,7 @@ from minigrad import ops
 
 f, i = mg.zeros, (lambda *shape: mg.zeros(*shape, dtype="int64"))
 img, flt = f(1, 3, 8, 8), f(4, 3, 3, 3)
-T, V, I, R = TypeError, ValueError, IndexError, RuntimeError
+T, V, X, R = TypeError, ValueError, IndexError, RuntimeError
 double = f(2, 3, dtype="float64")
 
 # call, error, then words that the message must hold, in order
@@ -51,7 +51,14 @@ SHAPES = [
     (lambda: ops.conv2d(img, flt, stride=0), V, "conv2d", "stride", ">= 1", "got 0"),
     (lambda: ops.conv2d(img, flt, padding=-1), V, "conv2d", "padding", ">= 0", "got -1"),
     (lambda: ops.conv2d(img, flt, dilation=(1, 2, 3)), V, "conv2d", "dilation", "got (1, 2, 3)"),
-    (lambda: ops.conv2d(img, flt, dilation=4), V, "conv2d", "kernel of size (3, 3)", "larger than the padded input", "(1, 3, 8, 8)"),
+    (
+        lambda: ops.conv2d(img, flt, dilation=4),
+        V,
+        "conv2d",
+        "kernel of size (3, 3)",
+        "larger than the padded input",
+        "(1, 3, 8, 8)",
+    ),
     (lambda: ops.conv2d(img, flt, padding="full"), V, "conv2d", "'same', 'valid'", "got 'full'"),
     (lambda: ops.conv2d(img, flt, stride=2, padding="same"), V, "conv2d", "stride 1", "got (2, 2)"),
     (lambda: ops.max_pool2d(f(8, 8), 2), V, "max_pool2d", "(N, C, H, W)", "got (8, 8)"),
@@ -70,7 +77,13 @@ SHAPES = [
     (lambda: ops.layer_norm(f(3), (2, 3)), V, "layer_norm", "(2, 3)", "(3,)"),
     (lambda: ops.layer_norm(f(2, 3), 3, f(2)), V, "layer_norm", "weight of shape (3,)", "got (2,)"),
     (lambda: ops.cross_entropy(f(2, 3), i(3)), V, "cross_entropy", "class indices of shape (2,)", "got (3,)"),
-    (lambda: ops.cross_entropy(f(2, 3), f(3, 2)), V, "cross_entropy", "probabilities of the input's shape (2, 3)", "got (3, 2)"),
+    (
+        lambda: ops.cross_entropy(f(2, 3), f(3, 2)),
+        V,
+        "cross_entropy",
+        "probabilities of the input's shape (2, 3)",
+        "got (3, 2)",
+    ),
     (lambda: ops.cross_entropy(f(2, 3), i(2), f(4)), V, "cross_entropy", "weight of shape (3,)", "got (4,)"),
     (lambda: ops.nll_loss(f(()), i(2)), V, "nll_loss", "(N, C, ...)"),
     (lambda: ops.mse_loss(f(2, 3), f(2)), V, "mse_loss", "(2, 3)", "(2,)"),
@@ -81,27 +94,27 @@ SHAPES = [
     (lambda: mg.tensor([[1, 2], [3]]), V, "tensor", "rows of one length", "ragged"),
 ]
 DIMENSIONS = [
-    (lambda: f(2, 3).sum(2), I, "sum", "dimension 2 is out of range", "2 dimension(s)"),
-    (lambda: f(2, 3).max(-3), I, "max", "dimension -3", "2 dimension(s)"),
-    (lambda: f(2).softmax(1), I, "softmax", "dimension 1", "1 dimension(s)"),
+    (lambda: f(2, 3).sum(2), X, "sum", "dimension 2 is out of range", "2 dimension(s)"),
+    (lambda: f(2, 3).max(-3), X, "max", "dimension -3", "2 dimension(s)"),
+    (lambda: f(2).softmax(1), X, "softmax", "dimension 1", "1 dimension(s)"),
     (lambda: f(2, 3).mean((0, 0)), V, "mean", "given twice", "(0, 0)"),
     (lambda: f(2, 3).sum("a"), T, "sum", "dimension as an int", "got str"),
-    (lambda: f(2, 3).transpose(0, 2), I, "transpose", "dimension 2"),
-    (lambda: f(2).unsqueeze(3), I, "unsqueeze", "dimension 3"),
+    (lambda: f(2, 3).transpose(0, 2), X, "transpose", "dimension 2"),
+    (lambda: f(2).unsqueeze(3), X, "unsqueeze", "dimension 3"),
     (lambda: f(0).max(), V, "max", "at least one element", "(0,)"),
     (lambda: f(0, 2).argmax(0), V, "argmax", "at least one element along dim 0", "(0, 2)"),
     (lambda: f(0).argmin(), V, "argmin", "at least one element", "(0,)"),
-    (lambda: f(2, 3)[2], I, "getitem", "index 2 is out of range for dimension 0 of extent 2"),
-    (lambda: f(2, 3)[0, 0, 0], I, "getitem", "too many indices: 3", "2 dimension(s)"),
-    (lambda: f(2, 3)[..., ...], I, "getitem", "at most one ellipsis"),
-    (lambda: f(2, 3)[[0, 5]], I, "getitem", "index 5 is out of range", "extent 2"),
-    (lambda: f(2, 3)[np.array([True])], I, "getitem", "mask of shape (2,)", "got (1,)"),
+    (lambda: f(2, 3)[2], X, "getitem", "index 2 is out of range for dimension 0 of extent 2"),
+    (lambda: f(2, 3)[0, 0, 0], X, "getitem", "too many indices: 3", "2 dimension(s)"),
+    (lambda: f(2, 3)[..., ...], X, "getitem", "at most one ellipsis"),
+    (lambda: f(2, 3)[[0, 5]], X, "getitem", "index 5 is out of range", "extent 2"),
+    (lambda: f(2, 3)[np.array([True])], X, "getitem", "mask of shape (2,)", "got (1,)"),
     (lambda: f(2, 3)["a"], T, "getitem", "str"),
     (lambda: f(2, 3)[1.0], T, "getitem", "float"),
-    (lambda: f(2, 3)[True], I, "getitem", "single bool"),
+    (lambda: f(2, 3)[True], X, "getitem", "single bool"),
     (lambda: f(2, 3)[f(2)], T, "getitem", "int64 or bool", "got float32"),
-    (lambda: f(2, 3)[[[0], [0, 1]]], I, "getitem", "ragged"),
-    (lambda: f(2, 3).__setitem__(5, 0.0), I, "setitem", "index 5"),
+    (lambda: f(2, 3)[[[0], [0, 1]]], X, "getitem", "ragged"),
+    (lambda: f(2, 3).__setitem__(5, 0.0), X, "setitem", "index 5"),
     (lambda: f(2, 3).__setitem__([0], 0.0), T, "setitem", "ints, slices or a mask", "array"),
     (lambda: f(2, 3).__setitem__(0, f(4)), V, "setitem", "(3,)", "got (4,)"),
     (lambda: f(2, 3).__setitem__(0, np.zeros(3)), T, "setitem", "a Tensor or a number", "got ndarray"),
@@ -147,23 +160,53 @@ TYPES = [
     (lambda: f(2, requires_grad=True).sum().backward(1.0), T, "backward", "as a Tensor", "got float"),
     (lambda: f(2, requires_grad=True).backward(f(3)), V, "backward", "shape (2,)", "got (3,)"),
     (lambda: f(2, requires_grad=True).backward(double[0, :2]), V, "backward", "float32", "float64"),
-    (lambda: mg.grad([f(2, requires_grad=True)], [f(2, requires_grad=True)], [f(2), f(2)]), V, "grad", "one gradient per output (1)", "got 2"),
+    (
+        lambda: mg.grad([f(2, requires_grad=True)], [f(2, requires_grad=True)], [f(2), f(2)]),
+        V,
+        "grad",
+        "one gradient per output (1)",
+        "got 2",
+    ),
 ]
 VALUES = [
     (lambda: ops.cross_entropy(f(2, 3), mg.tensor([0, 3])), V, "cross_entropy", "class indices from 0 to 2", "got 3"),
     (lambda: ops.cross_entropy(f(2, 3), mg.tensor([-1, 0])), V, "cross_entropy", "class indices from 0 to 2", "got -1"),
     (lambda: ops.nll_loss(f(2, 3), mg.tensor([0, 7])), V, "nll_loss", "class indices from 0 to 2", "got 7"),
-    (lambda: ops.embedding(mg.tensor([0, 4]), f(4, 2)), I, "embedding", "indices from 0 to 3", "got 4"),
-    (lambda: ops.embedding(mg.tensor([-1]), f(4, 2)), I, "embedding", "indices from 0 to 3", "got -1"),
+    (lambda: ops.embedding(mg.tensor([0, 4]), f(4, 2)), X, "embedding", "indices from 0 to 3", "got 4"),
+    (lambda: ops.embedding(mg.tensor([-1]), f(4, 2)), X, "embedding", "indices from 0 to 3", "got -1"),
     (lambda: ops.cross_entropy(f(0, 3), i(0)), V, "cross_entropy", "at least one element", "empty batch"),
     (lambda: ops.mse_loss(f(0, 3), f(0, 3)), V, "mse_loss", "at least one element", "(0, 3)", "empty batch"),
-    (lambda: ops.batch_norm(f(1, 3), training=True), V, "batch_norm", "more than one value per channel in training", "(1, 3)"),
-    (lambda: ops.batch_norm(f(1, 3, 1, 1), training=True), V, "batch_norm", "more than one value per channel", "(1, 3, 1, 1)"),
+    (
+        lambda: ops.batch_norm(f(1, 3), training=True),
+        V,
+        "batch_norm",
+        "more than one value per channel in training",
+        "(1, 3)",
+    ),
+    (
+        lambda: ops.batch_norm(f(1, 3, 1, 1), training=True),
+        V,
+        "batch_norm",
+        "more than one value per channel",
+        "(1, 3, 1, 1)",
+    ),
     (lambda: ops.batch_norm(f(0, 3), training=True), V, "batch_norm", "more than one value per channel", "(0, 3)"),
     (lambda: ops.dropout(f(2), 1.5), V, "dropout", "from 0 to 1", "got 1.5"),
     (lambda: ops.dropout(f(2), float("nan")), V, "dropout", "from 0 to 1", "got nan"),
-    (lambda: ops.cross_entropy(f(2, 3), i(2), label_smoothing=2.0), V, "cross_entropy", "label_smoothing from 0 to 1", "got 2.0"),
-    (lambda: ops.cross_entropy(f(2, 3), i(2), reduction="avg"), V, "cross_entropy", "'mean', 'sum' or 'none'", "got 'avg'"),
+    (
+        lambda: ops.cross_entropy(f(2, 3), i(2), label_smoothing=2.0),
+        V,
+        "cross_entropy",
+        "label_smoothing from 0 to 1",
+        "got 2.0",
+    ),
+    (
+        lambda: ops.cross_entropy(f(2, 3), i(2), reduction="avg"),
+        V,
+        "cross_entropy",
+        "'mean', 'sum' or 'none'",
+        "got 'avg'",
+    ),
     (lambda: ops.mse_loss(f(2), f(2), "avg"), V, "mse_loss", "'mean', 'sum' or 'none'", "got 'avg'"),
     (lambda: ops.smooth_l1_loss(f(2), f(2), beta=-1.0), V, "smooth_l1_loss", "beta >= 0", "got -1.0"),
     (lambda: ops.huber_loss(f(2), f(2), delta=0.0), V, "huber_loss", "delta > 0", "got 0.0"),
@@ -173,8 +216,10 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("call, error, words", [pytest.param(c, e, w, id=f"{w[0]}-{k}") for k, (c, e, *w) in
-                                                enumerate(SHAPES + DIMENSIONS + TYPES + VALUES)])
+@pytest.mark.parametrize(
+    "call, error, words",
+    [pytest.param(c, e, w, id=f"{w[0]}-{k}") for k, (c, e, *w) in enumerate(SHAPES + DIMENSIONS + TYPES + VALUES)],
+)
 def test_message(call, error, words):
     """The right kind of error, in one sentence that holds the op, the expectation and what came, in that order."""
     with pytest.raises(error) as caught:
@@ -213,14 +258,26 @@ def test_empty_batch_passes_through_layers():
     assert y.shape == (0, 64) and loss.item() == 0.0 and not w.grad.numpy().any()
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ((lambda x: x.detach(), [mg.ones(2, dtype="float64", requires_grad=True)]), "gradcheck: no output requires grad"),
-    ((lambda x: x.float() * 1.0, [mg.ones(2, dtype="float64", requires_grad=True)]), "expected float64 outputs"),
-    ((ops.exp, [mg.ones(2, requires_grad=True)]), "gradcheck: expected input 0 to be float64, got float32"),
-    ((ops.exp, [mg.ones(2, dtype="float64")]), "gradcheck: expected at least one input that requires grad"),
-    ((lambda x: 1.0, [mg.ones(2, dtype="float64", requires_grad=True)]), "expected the function to return a Tensor"),
-    ((lambda x: ops.dropout(x, 0.5), [mg.ones(99, dtype="float64", requires_grad=True)]), "returns the same for the same inputs"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (
+            (lambda x: x.detach(), [mg.ones(2, dtype="float64", requires_grad=True)]),
+            "gradcheck: no output requires grad",
+        ),
+        ((lambda x: x.float() * 1.0, [mg.ones(2, dtype="float64", requires_grad=True)]), "expected float64 outputs"),
+        ((ops.exp, [mg.ones(2, requires_grad=True)]), "gradcheck: expected input 0 to be float64, got float32"),
+        ((ops.exp, [mg.ones(2, dtype="float64")]), "gradcheck: expected at least one input that requires grad"),
+        (
+            (lambda x: 1.0, [mg.ones(2, dtype="float64", requires_grad=True)]),
+            "expected the function to return a Tensor",
+        ),
+        (
+            (lambda x: ops.dropout(x, 0.5), [mg.ones(99, dtype="float64", requires_grad=True)]),
+            "returns the same for the same inputs",
+        ),
+    ],
+)
 def test_gradcheck_messages(wrong, message):
     with pytest.raises((mg.testing.GradcheckError, TypeError, ValueError), match=message):
         mg.testing.gradcheck(*wrong)

@@ -102,16 +102,27 @@ def test_random_numbers(threads):
         mg.manual_seed(4)
         n = 100_003 if not numba.config.DISABLE_JIT else 1003
         x = mg.randn(n)
-        return [x.numpy(), mg.rand(n, dtype="float64").numpy(), ops.dropout(x, 0.4).numpy(), default_generator.get_state()]
+        return [
+            x.numpy(),
+            mg.rand(n, dtype="float64").numpy(),
+            ops.dropout(x, 0.4).numpy(),
+            default_generator.get_state(),
+        ]
 
     one, two = on_each(threads, draw)
     assert one == two
 
 
 REDUCTIONS = {
-    "sum": lambda x: ops.sum(x), "sum 0": lambda x: ops.sum(x, 0), "mean 1": lambda x: ops.mean(x, 1), "var": lambda x: ops.var(x),
-    "logsumexp": lambda x: ops.logsumexp(x, 0), "softmax": lambda x: ops.softmax(x, 1), "matmul": lambda x: ops.matmul(x.T, x),
-    "product over many rows": lambda x: ops.matmul(x.T, x[:, :3]), "layer_norm": lambda x: ops.layer_norm(x, x.shape[1]),
+    "sum": lambda x: ops.sum(x),
+    "sum 0": lambda x: ops.sum(x, 0),
+    "mean 1": lambda x: ops.mean(x, 1),
+    "var": lambda x: ops.var(x),
+    "logsumexp": lambda x: ops.logsumexp(x, 0),
+    "softmax": lambda x: ops.softmax(x, 1),
+    "matmul": lambda x: ops.matmul(x.T, x),
+    "product over many rows": lambda x: ops.matmul(x.T, x[:, :3]),
+    "layer_norm": lambda x: ops.layer_norm(x, x.shape[1]),
     "embedding": lambda x: ops.embedding(mg.tensor(np.arange(5000) % 7), x[:7]),
 }
 

@@ -168,7 +168,9 @@ def test_long_chain_with_graph():
 
 def alive(refs):
     """What is left of the watched."""
-    return [type(ref()).__name__ if not isinstance(ref(), Function) else ref().name for ref in refs if ref() is not None]
+    return [
+        type(ref()).__name__ if not isinstance(ref(), Function) else ref().name for ref in refs if ref() is not None
+    ]
 
 
 def conv_step():
@@ -324,7 +326,9 @@ def test_grad_of_unused_inputs():
 
 def test_backward_of_a_non_scalar():
     x = leaf(1.0, 2.0)
-    with pytest.raises(RuntimeError, match=r"backward: expected a scalar or an explicit gradient, got a tensor of shape \(2,\)"):
+    with pytest.raises(
+        RuntimeError, match=r"backward: expected a scalar or an explicit gradient, got a tensor of shape \(2,\)"
+    ):
         (x * 2.0).backward()
     (x * 2.0).backward(mg.tensor([1.0, 10.0], "float64"))
     assert values(x.grad) == [2.0, 20.0]

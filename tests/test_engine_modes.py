@@ -67,11 +67,14 @@ def test_hook_with_grad():
     assert values(gy) == [3.0] and values(gx) == [6.0]
 
 
-@pytest.mark.parametrize("wrong, message", [
-    (lambda g: 1.0, "hook: expected a Tensor or None to be returned, got float"),
-    (lambda g: g.sum(), r"hook: expected a gradient of shape \(2,\) and dtype float64, got \(\) and float64"),
-    (lambda g: g.float(), r"hook: expected a gradient of shape \(2,\) and dtype float64, got \(2,\) and float32"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (lambda g: 1.0, "hook: expected a Tensor or None to be returned, got float"),
+        (lambda g: g.sum(), r"hook: expected a gradient of shape \(2,\) and dtype float64, got \(\) and float64"),
+        (lambda g: g.float(), r"hook: expected a gradient of shape \(2,\) and dtype float64, got \(2,\) and float32"),
+    ],
+)
 def test_hook_returns_nonsense(wrong, message):
     x = leaf(1.0, 2.0)
     x.register_hook(wrong)
@@ -145,7 +148,11 @@ def test_threads_train_separate_nets():
 
     def train(seed, out):
         generator = mg.Generator(seed)
-        x = mg.randn(64, 3, 16, 16, generator=generator) if not config.DISABLE_JIT else mg.randn(2, 3, 6, 6, generator=generator)
+        x = (
+            mg.randn(64, 3, 16, 16, generator=generator)
+            if not config.DISABLE_JIT
+            else mg.randn(2, 3, 6, 6, generator=generator)
+        )
         w = mg.randn(8, 3, 3, 3, generator=generator, requires_grad=True)
         for _ in range(5):
             y = ops.relu(ops.batch_norm(ops.conv2d(x, w, padding=1), training=True))
@@ -170,8 +177,16 @@ def test_threads_train_separate_nets():
 # -- changes in place --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change", [lambda w: w.mul_(2.0), lambda w: w.fill_(0.0), lambda w: w.__setitem__(0, 5.0),
-                                    lambda w: w.detach().zero_(), lambda w: w.reshape(1, -1).add_(1.0)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda w: w.mul_(2.0),
+        lambda w: w.fill_(0.0),
+        lambda w: w.__setitem__(0, 5.0),
+        lambda w: w.detach().zero_(),
+        lambda w: w.reshape(1, -1).add_(1.0),
+    ],
+)
 def test_change_of_a_saved_input(change):
     w = leaf(1.0, 2.0)
     y = (w * w).sum()
@@ -223,7 +238,12 @@ def test_running_statistics_are_changed_in_place():
 
 def test_in_place_on_a_tensor_that_requires_grad():
     x = leaf(1.0)
-    for change in (lambda: x.add_(1.0), lambda: x.__setitem__(0, 1.0), lambda: x.copy_(x.detach()), lambda: (x * 2.0).zero_()):
+    for change in (
+        lambda: x.add_(1.0),
+        lambda: x.__setitem__(0, 1.0),
+        lambda: x.copy_(x.detach()),
+        lambda: (x * 2.0).zero_(),
+    ):
         with pytest.raises(RuntimeError, match="requires grad in place would not be recorded"):
             change()
 
@@ -233,7 +253,10 @@ def test_in_place_on_a_tensor_that_requires_grad():
 
 def test_anomaly_in_forward_names_the_op():
     x = leaf(-1.0)
-    with mg.detect_anomaly(), pytest.raises(FloatingPointError, match=r"the forward of log produced NaN \(result of shape \(1,\)\)"):
+    with (
+        mg.detect_anomaly(),
+        pytest.raises(FloatingPointError, match=r"the forward of log produced NaN \(result of shape \(1,\)\)"),
+    ):
         ops.log(ops.abs(x) * -1.0)
 
 

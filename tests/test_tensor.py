@@ -15,12 +15,28 @@ from minigrad import ops
 # -- making ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("data, dtype", [
-    (1.5, "float32"), (3, "int64"), (True, "bool"), ([1, 2], "int64"), ([1, 2.5], "float32"), ([[True], [False]], "bool"),
-    (np.float64(2.0), "float64"), (np.float32(2.0), "float32"), (np.ones(2), "float64"), (np.ones(2, "f4"), "float32"),
-    (np.ones(2, "f2"), "float32"), (np.ones(2, "u1"), "int64"), (np.ones(2, "i4"), "int64"), ([], "float32"), (((1,), (2,)), "int64"),
-    (np.ones((2, 3), order="F"), "float64"), (np.arange(6.0)[::-2], "float64"),
-])
+@pytest.mark.parametrize(
+    "data, dtype",
+    [
+        (1.5, "float32"),
+        (3, "int64"),
+        (True, "bool"),
+        ([1, 2], "int64"),
+        ([1, 2.5], "float32"),
+        ([[True], [False]], "bool"),
+        (np.float64(2.0), "float64"),
+        (np.float32(2.0), "float32"),
+        (np.ones(2), "float64"),
+        (np.ones(2, "f4"), "float32"),
+        (np.ones(2, "f2"), "float32"),
+        (np.ones(2, "u1"), "int64"),
+        (np.ones(2, "i4"), "int64"),
+        ([], "float32"),
+        (((1,), (2,)), "int64"),
+        (np.ones((2, 3), order="F"), "float64"),
+        (np.arange(6.0)[::-2], "float64"),
+    ],
+)
 def test_tensor_takes_values(data, dtype):
     """Python floats are float32; NumPy's types are kept where there is a tensor type for them."""
     x = mg.tensor(data)
@@ -60,10 +76,18 @@ def test_from_numpy_shares_memory():
 
 def test_factories():
     assert mg.zeros(2, 3).shape == (2, 3) and mg.zeros((2, 3)).shape == (2, 3) and mg.zeros().shape == ()
-    assert mg.ones(2, dtype="int64").tolist() == [1, 1] and mg.full((2,), 7).dtype == mg.int64 and mg.full(2, 0.5).tolist() == [0.5, 0.5]
+    assert (
+        mg.ones(2, dtype="int64").tolist() == [1, 1]
+        and mg.full((2,), 7).dtype == mg.int64
+        and mg.full(2, 0.5).tolist() == [0.5, 0.5]
+    )
     assert mg.full((), True).dtype == mg.bool and mg.zeros_like(mg.ones(3, dtype="float64")).dtype == mg.float64
     assert mg.ones_like(mg.zeros(2, dtype="int64")).tolist() == [1, 1]
-    assert mg.arange(3).tolist() == [0, 1, 2] and mg.arange(1, 2, 0.5).tolist() == [1.0, 1.5] and mg.arange(3, 0, -1).tolist() == [3, 2, 1]
+    assert (
+        mg.arange(3).tolist() == [0, 1, 2]
+        and mg.arange(1, 2, 0.5).tolist() == [1.0, 1.5]
+        and mg.arange(3, 0, -1).tolist() == [3, 2, 1]
+    )
     assert mg.arange(3, dtype="float64").dtype == mg.float64 and mg.linspace(0, 1, 3).tolist() == [0.0, 0.5, 1.0]
     assert mg.eye(2).tolist() == [[1.0, 0.0], [0.0, 1.0]] and mg.ones(2, requires_grad=True).requires_grad
 
@@ -85,13 +109,20 @@ def test_random_numbers():
     generator.set_state(state)
     np.testing.assert_array_equal(c.numpy(), mg.rand(5, generator=generator).numpy())
     assert mg.rand(0).shape == (0,) and mg.rand().shape == () and mg.rand(2, 3).shape == (2, 3)
-    assert not np.array_equal(mg.rand(4, generator=mg.Generator(-1)).numpy(), mg.rand(4, generator=mg.Generator(1)).numpy())
+    assert not np.array_equal(
+        mg.rand(4, generator=mg.Generator(-1)).numpy(), mg.rand(4, generator=mg.Generator(1)).numpy()
+    )
 
 
 def test_copies_of_a_tensor():
     x = mg.tensor([1.0, 2.0], requires_grad=True)
     y = copy.deepcopy(x)
-    assert y.requires_grad and y.tolist() == x.tolist() and not np.shares_memory(x.numpy(), y.numpy()) and y.device is x.device
+    assert (
+        y.requires_grad
+        and y.tolist() == x.tolist()
+        and not np.shares_memory(x.numpy(), y.numpy())
+        and y.device is x.device
+    )
 
 
 # -- numbers and dtypes ------------------------------------------------------------------------------------------
@@ -115,12 +146,27 @@ def test_promotion(left, right):
         assert op(a, b).dtype == "bool"
 
 
-@pytest.mark.parametrize("dtype, number, result", [
-    ("bool", True, "int64"), ("bool", 2, "int64"), ("bool", 0.5, "float32"), ("int64", True, "int64"), ("int64", 2, "int64"),
-    ("int64", 0.5, "float32"), ("float32", 2, "float32"), ("float32", 0.5, "float32"), ("float64", 0.5, "float64"), ("float32", True, "float32"),
-    ("float32", np.float64(0.5), "float32"), ("float32", np.float32(0.5), "float32"), ("float32", np.int64(2), "float32"),
-    ("int64", np.int32(2), "int64"), ("float32", np.bool_(True), "float32"), ("int64", np.float32(0.5), "float32"),
-])
+@pytest.mark.parametrize(
+    "dtype, number, result",
+    [
+        ("bool", True, "int64"),
+        ("bool", 2, "int64"),
+        ("bool", 0.5, "float32"),
+        ("int64", True, "int64"),
+        ("int64", 2, "int64"),
+        ("int64", 0.5, "float32"),
+        ("float32", 2, "float32"),
+        ("float32", 0.5, "float32"),
+        ("float64", 0.5, "float64"),
+        ("float32", True, "float32"),
+        ("float32", np.float64(0.5), "float32"),
+        ("float32", np.float32(0.5), "float32"),
+        ("float32", np.int64(2), "float32"),
+        ("int64", np.int32(2), "int64"),
+        ("float32", np.bool_(True), "float32"),
+        ("int64", np.float32(0.5), "float32"),
+    ],
+)
 def test_numbers_do_not_promote_floats(dtype, number, result):
     """A Python or NumPy number takes the tensor's type, but for a fraction beside integers."""
     x = mg.ones(2, dtype=dtype)
@@ -135,10 +181,30 @@ def test_numbers_do_not_promote_floats(dtype, number, result):
 def test_operators():
     a, b = np.array([1.5, -2.0, 3.0]), np.array([2.0, 0.5, -1.0])
     x, y = mg.tensor(a), mg.tensor(b)
-    pairs = [(x + y, a + b), (x - y, a - b), (x * y, a * b), (x / y, a / b), (x**2, a**2), (2.0**y, 2.0**b), (-x, -a), (abs(x), abs(a)),
-             (x @ y, a @ b), (1 - x, 1 - a), (1 / x, 1 / a), (2 + x, 2 + a), (x < y, a < b), (x <= 1.5, a <= 1.5), (x > y, a > b),
-             (x >= y, a >= b), (x == y, a == b), (x != y, a != b), (1.5 < x, a > 1.5), ((x > 0) & (y > 0), (a > 0) & (b > 0)),
-             ((x > 0) | (y > 0), (a > 0) | (b > 0)), (~(x > 0), ~(a > 0))]
+    pairs = [
+        (x + y, a + b),
+        (x - y, a - b),
+        (x * y, a * b),
+        (x / y, a / b),
+        (x**2, a**2),
+        (2.0**y, 2.0**b),
+        (-x, -a),
+        (abs(x), abs(a)),
+        (x @ y, a @ b),
+        (1 - x, 1 - a),
+        (1 / x, 1 / a),
+        (2 + x, 2 + a),
+        (x < y, a < b),
+        (x <= 1.5, a <= 1.5),
+        (x > y, a > b),
+        (x >= y, a >= b),
+        (x == y, a == b),
+        (x != y, a != b),
+        (1.5 < x, a > 1.5),
+        ((x > 0) & (y > 0), (a > 0) & (b > 0)),
+        ((x > 0) | (y > 0), (a > 0) | (b > 0)),
+        (~(x > 0), ~(a > 0)),
+    ]
     for found, wanted in pairs:
         np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-14)
 
@@ -146,30 +212,93 @@ def test_operators():
 def test_methods_are_the_ops():
     a = np.array([[1.5, -2.0, 3.0], [0.25, 4.0, -1.0]])
     x = mg.tensor(a)
-    for name in ("neg", "abs", "sign", "exp", "relu", "sigmoid", "tanh", "sum", "mean", "var", "std", "max", "min", "argmax", "argmin", "any",
-                 "all", "logsumexp", "flatten", "squeeze", "clone"):
+    for name in (
+        "neg",
+        "abs",
+        "sign",
+        "exp",
+        "relu",
+        "sigmoid",
+        "tanh",
+        "sum",
+        "mean",
+        "var",
+        "std",
+        "max",
+        "min",
+        "argmax",
+        "argmin",
+        "any",
+        "all",
+        "logsumexp",
+        "flatten",
+        "squeeze",
+        "clone",
+    ):
         np.testing.assert_array_equal(getattr(x, name)().numpy(), getattr(ops, name)(x).numpy())
     for name in ("sum", "mean", "var", "std", "max", "min", "argmax", "argmin", "any", "all", "logsumexp"):
-        np.testing.assert_array_equal(getattr(x, name)(1, keepdim=True).numpy(), getattr(ops, name)(x, 1, keepdim=True).numpy())
+        np.testing.assert_array_equal(
+            getattr(x, name)(1, keepdim=True).numpy(), getattr(ops, name)(x, 1, keepdim=True).numpy()
+        )
     for name in ("add", "sub", "mul", "div", "maximum", "minimum", "pow"):
         np.testing.assert_array_equal(getattr(x, name)(2.0).numpy(), getattr(ops, name)(x, 2.0).numpy())
-    assert x.T.shape == (3, 2) and x.reshape(-1).shape == (6,) and x.view(3, 2).shape == (3, 2) and x.permute(1, 0).shape == (3, 2)
+    assert (
+        x.T.shape == (3, 2)
+        and x.reshape(-1).shape == (6,)
+        and x.view(3, 2).shape == (3, 2)
+        and x.permute(1, 0).shape == (3, 2)
+    )
     assert x.transpose(0, 1).shape == (3, 2) and x.unsqueeze(0).shape == (1, 2, 3) and x[0].expand(2, 3).shape == (2, 3)
-    assert [p.shape for p in x.split(2, 1)] == [(2, 2), (2, 1)] and x.matmul(x.T).shape == (2, 2) and x.softmax(1).shape == (2, 3)
+    assert (
+        [p.shape for p in x.split(2, 1)] == [(2, 2), (2, 1)]
+        and x.matmul(x.T).shape == (2, 2)
+        and x.softmax(1).shape == (2, 3)
+    )
     assert x.log_softmax(0).shape == (2, 3) and x.clip(0.0).min().item() == 0.0 and x.clamp(max=0.0).max().item() == 0.0
-    assert x.abs().log().exp().sqrt().shape == (2, 3) and x.size() == (2, 3) and x.size(1) == 3 and x.numel() == 6 and x.dim() == x.ndim == 2
-    assert x.float().dtype == mg.float32 and x.double().dtype == mg.float64 and x.long().dtype == mg.int64 and x.bool().dtype == mg.bool
-    assert x.to("float32").dtype == mg.float32 and x.to(mg.int64).dtype == mg.int64 and x.to("cpu") is x and x.to(mg.cpu) is x
+    assert (
+        x.abs().log().exp().sqrt().shape == (2, 3)
+        and x.size() == (2, 3)
+        and x.size(1) == 3
+        and x.numel() == 6
+        and x.dim() == x.ndim == 2
+    )
+    assert (
+        x.float().dtype == mg.float32
+        and x.double().dtype == mg.float64
+        and x.long().dtype == mg.int64
+        and x.bool().dtype == mg.bool
+    )
+    assert (
+        x.to("float32").dtype == mg.float32
+        and x.to(mg.int64).dtype == mg.int64
+        and x.to("cpu") is x
+        and x.to(mg.cpu) is x
+    )
 
 
 def test_nan_travels():
     x = mg.tensor([1.0, math.nan, 3.0])
-    for y in (x.max(), x.min(), x.sum(), ops.maximum(x, 2.0).sum(), ops.minimum(2.0, x).sum(), ops.relu(x).sum(), x.clip(0.0, 1.0).sum(),
-              ops.sign(x).sum(), x.softmax(0).sum(), x.logsumexp(), ops.max_pool2d(x.reshape(1, 1, 1, 3), (1, 3))):
+    for y in (
+        x.max(),
+        x.min(),
+        x.sum(),
+        ops.maximum(x, 2.0).sum(),
+        ops.minimum(2.0, x).sum(),
+        ops.relu(x).sum(),
+        x.clip(0.0, 1.0).sum(),
+        ops.sign(x).sum(),
+        x.softmax(0).sum(),
+        x.logsumexp(),
+        ops.max_pool2d(x.reshape(1, 1, 1, 3), (1, 3)),
+    ):
         assert math.isnan(y.item())
     assert x.argmax().item() == 1 and x.argmin().item() == 1
     inf = mg.tensor([math.inf, -math.inf, 1.0])
-    assert inf.max().item() == math.inf and inf.logsumexp().item() == math.inf and ops.sigmoid(inf).tolist()[:2] == [1.0, 0.0]
+    assert (
+        inf.max().item() == math.inf
+        and inf.logsumexp().item() == math.inf
+        and ops.sigmoid(inf).tolist()[:2] == [1.0, 0.0]
+    )
     assert mg.tensor([-math.inf, -math.inf]).logsumexp().item() == -math.inf
 
 
@@ -181,7 +310,11 @@ def test_item_len_iter():
     assert float(mg.tensor(2.5)) == 2.5 and int(mg.tensor(2.9)) == 2 and bool(mg.tensor(0.0)) is False
     assert [10, 20, 30][mg.tensor(1)] == 20 and f"{mg.tensor(0.5):.2f}" == "0.50"
     x = mg.arange(6).reshape(3, 2)
-    assert len(x) == 3 and [row.tolist() for row in x] == [[0, 1], [2, 3], [4, 5]] and x.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert (
+        len(x) == 3
+        and [row.tolist() for row in x] == [[0, 1], [2, 3], [4, 5]]
+        and x.tolist() == [[0, 1], [2, 3], [4, 5]]
+    )
     for call, error, message in [
         (lambda: mg.zeros(2).item(), ValueError, r"item: expected a tensor of one element, got one of shape \(2,\)"),
         (lambda: len(mg.zeros(())), TypeError, "len: a 0-d tensor has no length"),
@@ -200,7 +333,9 @@ def test_numpy_takes_tensors():
     assert mg.tensor([1.0], requires_grad=True).numpy().tolist() == [1.0]
 
 
-@pytest.mark.parametrize("mix", [lambda a, x: a * x, lambda a, x: x * a, lambda a, x: a == x, lambda a, x: x @ a, lambda a, x: x**a])
+@pytest.mark.parametrize(
+    "mix", [lambda a, x: a * x, lambda a, x: x * a, lambda a, x: a == x, lambda a, x: x @ a, lambda a, x: x**a]
+)
 def test_arrays_do_not_mix_with_tensors(mix):
     """An array beside a tensor would lose the gradient, silently; it is refused in a sentence."""
     with pytest.raises(TypeError, match=r"expected .*, got ndarray"):
@@ -212,16 +347,19 @@ def test_numpy_functions_refuse_tensors():
         np.add(np.ones(2), mg.ones(2))
 
 
-@pytest.mark.parametrize("x, text", [
-    (lambda: mg.tensor([1.0, 2.5]), "tensor([1. , 2.5])"),
-    (lambda: mg.tensor(3), "tensor(3)"),
-    (lambda: mg.tensor([True, False]), "tensor([ True, False])"),
-    (lambda: mg.tensor([1.0], "float64"), "tensor([1.], dtype=float64)"),
-    (lambda: mg.tensor([1.0], requires_grad=True), "tensor([1.], requires_grad=True)"),
-    (lambda: mg.tensor([1.0], requires_grad=True) * 2.0, "tensor([2.], fn=<mul>)"),
-    (lambda: mg.tensor([[1, 2], [3, 4]]), "tensor([[1, 2],\n        [3, 4]])"),
-    (lambda: mg.zeros(0), "tensor([])"),
-])
+@pytest.mark.parametrize(
+    "x, text",
+    [
+        (lambda: mg.tensor([1.0, 2.5]), "tensor([1. , 2.5])"),
+        (lambda: mg.tensor(3), "tensor(3)"),
+        (lambda: mg.tensor([True, False]), "tensor([ True, False])"),
+        (lambda: mg.tensor([1.0], "float64"), "tensor([1.], dtype=float64)"),
+        (lambda: mg.tensor([1.0], requires_grad=True), "tensor([1.], requires_grad=True)"),
+        (lambda: mg.tensor([1.0], requires_grad=True) * 2.0, "tensor([2.], fn=<mul>)"),
+        (lambda: mg.tensor([[1, 2], [3, 4]]), "tensor([[1, 2],\n        [3, 4]])"),
+        (lambda: mg.zeros(0), "tensor([])"),
+    ],
+)
 def test_repr(x, text):
     assert repr(x()) == text
 
@@ -308,7 +446,11 @@ def test_in_place_arithmetic():
     x = mg.tensor([1.0, 2.0])
     y = x.add_(1.0).mul_(mg.tensor([2.0, 3.0])).sub_(1.0).div_(2.0)
     assert y is x and x.tolist() == [1.5, 4.0]
-    assert x.copy_(mg.tensor(5)).tolist() == [5.0, 5.0] and x.fill_(2).tolist() == [2.0, 2.0] and x.zero_().tolist() == [0.0, 0.0]
+    assert (
+        x.copy_(mg.tensor(5)).tolist() == [5.0, 5.0]
+        and x.fill_(2).tolist() == [2.0, 2.0]
+        and x.zero_().tolist() == [0.0, 0.0]
+    )
 
 
 def test_views_share_memory():

@@ -18,6 +18,7 @@ from numba.np.ufunc import parallel as thread_pool
 from minigrad.kernels.cpu import compile as compiling
 from minigrad.kernels.cpu.compile import kernel
 
+
 if numba.config.DISABLE_JIT:
 
     def parallel_for(body, count, parallel, arguments):
@@ -28,7 +29,7 @@ if numba.config.DISABLE_JIT:
         return np.empty(size, type(like))
 
 else:
-    thread_pool._launch_threads()  # a kernel from the cache refers to the pool's symbols
+    thread_pool._launch_threads()  # before any kernel: one from the cache refers to the pool's symbols
 
     @intrinsic
     def parallel_for(typingctx, body, count, parallel, arguments):
