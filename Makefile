@@ -13,7 +13,7 @@ endif
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help train test lint bench parity clean
+.PHONY: help train test lint bench parity bounds coverage clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -35,8 +35,25 @@ bench: $(VENV)/.installed-bench ## compare with NumPy on this machine
 parity: $(VENV)/.installed-test,examples $(VENV)/.installed-torch ## run the tests against PyTorch
 	$(BIN)/python -m pytest tests/parity $(ARGS)
 
+# Without the derivative checks, which add no kernel and no line that the others leave out.
+QUICK := -k "not gradcheck and not gradgradcheck and not reference_and_advances"
+
+bounds: $(VENV)/.installed-test,examples ## run the kernels with bounds checking
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -q tests/kernels tests/test_ops.py $(QUICK) $(ARGS)
+
+# With the JIT off the kernels' bodies are plain Python, and count; what emits LLVM runs only when something is compiled.
+coverage: $(VENV)/.installed-test,examples ## line coverage, kernels included: at least 95 %
+	NUMBA_DISABLE_JIT=1 COVERAGE_FILE=.coverage.nojit $(BIN)/python -m coverage run -m pytest -q tests/test_ops.py \
+	  tests/kernels --deselect tests/kernels/test_random.py::test_uniform_moments $(QUICK)
+	MINIGRAD_CACHE_DIR=$$(mktemp -d) COVERAGE_FILE=.coverage.jit $(BIN)/python -m coverage run -m pytest -q tests \
+	  --ignore=tests/parity --ignore=tests/test_packaging.py -k "not test_gradcheck and not float32_gradients" \
+	  --deselect tests/kernels/test_elementwise.py --deselect tests/kernels/test_reduction.py \
+	  --deselect tests/kernels/test_norm.py --deselect tests/kernels/test_conv.py
+	$(BIN)/python -m coverage combine .coverage.nojit .coverage.jit
+	$(BIN)/python -m coverage report --fail-under=95
+
 clean: ## remove .venv, caches and build outputs (runs/ is kept)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp file per set of extras: installed again only when pyproject.toml or setup.py changes.

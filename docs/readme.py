@@ -64,7 +64,7 @@ def train(data, model, epochs, folder):
         command += ["--plot", str(Path(scratch) / "curves.png")]
         printed = subprocess.run(command + (["--data-dir", folder] if folder else []), check=True, text=True,
                                  stdout=subprocess.PIPE).stdout
-    return float(re.search(r"test accuracy ([\d.]+) % \(", printed)[1])
+    return float(re.search(r"test accuracy ([\d.]+) ?% \(", printed)[1])
 
 
 def main(arguments):
