@@ -343,7 +343,7 @@ def div(a, b):
 
 
 def pow(a, b):
-    """Power: ``a ** b``, broadcast."""
+    """Power: ``a ** b``, broadcast; of integers too it is a float."""
     a, b = operands("pow", a, b)
     a, b = [as_float("pow", x) if isinstance(x, Tensor) else x for x in (a, b)]
     return PowScalar.apply(a, exponent=float(b)) if isinstance(b, NUMBER) else Pow.apply(a, b)
