@@ -151,12 +151,12 @@ class KernelCache(_Cache):
 
 @contextlib.contextmanager
 def _threads_wait_briefly():
-    """Load OpenMP inside this block such that its threads spin for microseconds, unless the environment says otherwise.
+    """Load OpenMP inside this block such that its threads spin for microseconds, unless the environment decides.
 
-    GNU OpenMP's threads otherwise spin for milliseconds, and beside one other busy process every loop then waits for the
-    scheduler. Measured on two cores, net B's step on an idle machine, beside a busy test run and beside a busy loop, and
-    a 128 x 128 x 128 product: spinning as by default 11 ms, 205, 27, 23 us; 1,000 times 12 ms, -, 19, 22 us; 3,000
-    times 13 ms, 21, 21, 28 us; not at all 14 ms, 16, 17, 88 us. The variable is read when the library is loaded, and
+    GNU OpenMP's threads otherwise spin for milliseconds, and beside one other busy process every loop then waits for
+    the scheduler. Measured on two cores: net B's step on an idle machine, beside a test run and beside a busy loop, and
+    a 128 x 128 x 128 product. Spinning as by default: 11 ms, 205 ms, 27 ms, 23 us; 3,000 times: 13, 21, 21, 28; 1,000
+    times: 12, not measured, 19, 22; not at all: 14, 16, 17, 88. The variable is read when the library is loaded, and
     taken back so that nobody else inherits it.
     """
     if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():

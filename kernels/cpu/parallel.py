@@ -18,7 +18,6 @@ from numba.np.ufunc import parallel as thread_pool
 from minigrad.kernels.cpu import compile as compiling
 from minigrad.kernels.cpu.compile import kernel
 
-
 if numba.config.DISABLE_JIT:
 
     def parallel_for(body, count, parallel, arguments):
