@@ -2,6 +2,7 @@
 
 import datetime
 import importlib.util
+import contextlib
 import json
 import subprocess
 import sys
@@ -73,7 +74,8 @@ class Worker:
     def close(self):
         """End the process."""
         if self.process is not None:
-            self.process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # a command that a dead process will never read
+                self.process.stdin.close()
             self.process.stdout.close()
             self.process.wait()
             self.process = None
