@@ -1,8 +1,8 @@
 """Runs the table: one process per library, taking turns; results are checked before anything is timed."""
 
+import contextlib
 import datetime
 import importlib.util
-import contextlib
 import json
 import subprocess
 import sys
