@@ -137,6 +137,8 @@ class Module:
     def register_buffer(self, name, tensor, persistent=True):
         """Set the attribute `name` to a `Buffer` with the values of a tensor, or to None."""
         self._check_name(name)
+        if not isinstance(self.__dict__.get(name), (Buffer, type(None))):
+            raise ValueError(f"{type(self).__name__}: the name {name!r} is taken by another attribute")
         setattr(self, name, None if tensor is None else Buffer(tensor, persistent))
 
     def register_parameter(self, name, parameter):

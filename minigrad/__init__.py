@@ -50,8 +50,10 @@ def __getattr__(name):
         from minigrad import serialization
 
         return getattr(serialization, name)
+    if name in ops.__all__:  # every op is also a function of the package: minigrad.cat, minigrad.where, ...
+        return getattr(ops, name)
     raise AttributeError(f"module 'minigrad' has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted([*globals(), *_ON_DEMAND, "load", "save"])
+    return sorted({*globals(), *_ON_DEMAND, *ops.__all__, "load", "save"})

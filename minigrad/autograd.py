@@ -145,7 +145,7 @@ def _hand_down(node, grad, gradients, wanted, anomaly):
     """Run one node's backward and pass its answers on to its parents."""
     node.check_versions()
     given = grad if type(grad) is list else [grad]
-    answers = node.backward(*given)
+    answers = _checked_answers(node, node.backward(*given))
     held = [x.data for x in (*given, *answers) if x is not None]  # arrays that somebody may hold on to
     if node.saves_inputs:
         held += [x.data for x in node.inputs if isinstance(x, Tensor)]
@@ -158,6 +158,25 @@ def _hand_down(node, grad, gradients, wanted, anomaly):
             check_finite(node, answer, "backward")
         array = answer.data
         gradients.add(parent, answer, array.base is not None or sum([other is array for other in held]) > 1)
+
+
+def _checked_answers(node, answers):
+    """What a backward returned, as a sequence with a Tensor or None per input; a single Tensor counts as one."""
+    if isinstance(answers, Tensor):
+        answers = (answers,)
+    expected = f"backward: expected {node.name}.backward to return {len(node.parents)} gradient(s), one per input"
+    if not isinstance(answers, (tuple, list)):
+        raise TypeError(f"{expected}, got {type(answers).__name__}")
+    if len(answers) != len(node.parents):
+        raise ValueError(f"{expected}, got {len(answers)}")
+    for answer, parent in zip(answers, node.parents, strict=True):
+        if answer is None:
+            continue
+        if not isinstance(answer, Tensor):
+            raise TypeError(f"{expected}: a Tensor or None, got {type(answer).__name__}")
+        if isinstance(parent, Tensor) and answer.data.dtype != parent.data.dtype:
+            raise TypeError(f"{expected}, of dtype {parent.dtype} like that input, got {answer.dtype}")
+    return answers
 
 
 def _run_hooks(node, grad):

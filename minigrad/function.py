@@ -11,7 +11,8 @@ class Function:
 
     A subclass writes
 
-    * ``forward(self, *arrays, **params)``: computes through ``self.device.kernels`` and returns an array;
+    * ``forward(self, *arrays, **params)``: computes through ``self.device.kernels`` and returns a new C-contiguous
+      array;
     * ``backward(self, grad)``: in Tensor ops, so that it can be differentiated itself; returns one gradient
       (or None) per input, in order. Gradients of broadcast inputs may keep the broadcast shape: the engine
       sums them back.

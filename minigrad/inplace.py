@@ -5,7 +5,7 @@ import numpy as np
 from minigrad import ops
 from minigrad.modes import is_grad_enabled
 from minigrad.ops.common import NUMBER, product, strided_scatter
-from minigrad.ops.indexing import parse_index
+from minigrad.ops.indexing import TakeGrad, parse_index
 from minigrad.tensor import Tensor
 
 
@@ -42,12 +42,46 @@ def copy_(x, value):
     return x
 
 
+def augmented(name, op, x, other):
+    """``x += other`` and the like: in place where nothing is recorded, else a new tensor under the old name.
+
+    Raises
+    ------
+    RuntimeError
+        For a recorded leaf: the name would no longer mean the tensor that gets the gradient.
+    TypeError
+        If the result has another dtype.
+    """
+    if is_grad_enabled() and (x.requires_grad or isinstance(other, Tensor) and other.requires_grad):
+        if x.requires_grad and x.fn is None:
+            _check(name, x)
+        return op(x, other)
+    result = op(x.detach(), other)
+    if result.dtype != x.dtype:
+        raise TypeError(f"{name}: expected a result of dtype {x.dtype} to be written in place, got {result.dtype}")
+    return copy_(x, result)
+
+
+def _set_masked(x, mask, value):
+    """``x[mask] = value`` for a mask of the tensor's shape: one value for all places, or one for each."""
+    if isinstance(value, Tensor) and value.data.size != 1:
+        places = np.flatnonzero(mask.numpy())
+        if value.shape != (places.size,):
+            raise ValueError(f"setitem: expected a number or values of shape {(places.size,)}, got {value.shape}")
+        indices = Tensor(x.device.from_numpy(places), x.device)
+        rows = ops.reshape(value.detach().to(x.dtype), (places.size, 1))
+        value = ops.reshape(TakeGrad.apply(rows, indices, shape=(x.data.size, 1)), x.shape)
+    elif isinstance(value, Tensor):
+        value = ops.reshape(value, ())
+    chosen = ops.where(mask, _values("setitem", x, x.shape, value), x.detach())
+    x.device.kernels.copy(chosen.data.ravel(), x.data.ravel())
+
+
 def setitem(x, index, value):
     """``x[index] = value`` for ints, slices, None and ``...``; and for one mask of the tensor's shape."""
     _check("setitem", x)
     if isinstance(index, Tensor) and index.dtype == "bool" and index.shape == x.shape:
-        chosen = ops.where(index, _values("setitem", x, x.shape, value), x.detach())
-        x.device.kernels.copy(chosen.data.ravel(), x.data.ravel())
+        _set_masked(x, index, value)
     else:
         offset, shape, strides, arrays = parse_index("setitem", index, x.shape)
         if arrays:

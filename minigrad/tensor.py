@@ -261,6 +261,18 @@ class Tensor:
         """Divide by `other` in place."""
         return inplace.copy_(self, ops.div(self.detach(), other))
 
+    def __iadd__(self, other):
+        return inplace.augmented("add_", ops.add, self, other)
+
+    def __isub__(self, other):
+        return inplace.augmented("sub_", ops.sub, self, other)
+
+    def __imul__(self, other):
+        return inplace.augmented("mul_", ops.mul, self, other)
+
+    def __itruediv__(self, other):
+        return inplace.augmented("div_", ops.div, self, other)
+
     def __setitem__(self, index, value):
         inplace.setitem(self, index, value)
 

@@ -5,6 +5,7 @@ import operator
 import numpy as np
 
 from minigrad.creation import from_numpy
+from minigrad.tensor import Tensor
 
 
 class TensorDataset:
@@ -65,6 +66,10 @@ class DataLoader:
     """
 
     def __init__(self, dataset, batch_size=1, shuffle=False, *, drop_last=False, transform=None, seed=0, device=None):
+        if isinstance(dataset, (Tensor, np.ndarray)):
+            raise TypeError(
+                f"DataLoader: expected a data set, got a {type(dataset).__name__}; put it into a tuple: (x,)"
+            )
         self.dataset = TensorDataset(*dataset) if isinstance(dataset, tuple) else dataset
         self.batch_size = operator.index(batch_size)
         self.shuffle, self.drop_last, self.transform = shuffle, drop_last, transform

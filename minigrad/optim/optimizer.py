@@ -114,8 +114,20 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         for index, group in enumerate(self.param_groups):
+            self._check_gradients(group["params"])
             self.update(index, group)
         return loss
+
+    def _check_gradients(self, params):
+        """Raise if somebody has put a gradient of another shape or dtype in place: kernels would read past its end."""
+        for param in params:
+            grad = param.grad
+            if grad is None:
+                continue
+            if not isinstance(grad, Tensor) or grad.data.shape != param.data.shape or grad.dtype != param.dtype:
+                got = f"{grad.shape} and {grad.dtype}" if isinstance(grad, Tensor) else type(grad).__name__
+                wanted = f"{param.shape} and dtype {param.dtype}"
+                raise ValueError(f"{self.name}: expected a gradient of shape {wanted}, got {got}")
 
     def update(self, index, group):
         """Step the parameters of one group: one kernel launch for each that has a gradient."""
