@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minigrad import ops
+from minigrad import modes, ops
+from minigrad.autograd import clear_gradients
 from minigrad.creation import from_numpy
 from minigrad.creation import tensor as make_tensor
 from minigrad.device import Device, get_device
@@ -93,6 +94,9 @@ class Module:
     _forward_hooks: OrderedDict | None = None
 
     def __call__(self, *args, **kwargs):
+        recorder = modes.recorder.get()
+        if recorder:
+            recorder.module(self)
         output = self.forward(*args, **kwargs)
         if self._forward_hooks:
             for hook in tuple(self._forward_hooks.values()):
@@ -400,15 +404,6 @@ def as_array(values):
     except ValueError:  # rows of different lengths
         return None
     return values if values.dtype.kind in "fiub" else None
-
-
-def clear_gradients(parameters, set_to_none):
-    """Set ``.grad`` to None, or to zeros in place."""
-    for parameter in parameters:
-        if set_to_none or parameter.grad is None:
-            parameter.grad = None
-        else:
-            parameter.grad.detach().zero_()
 
 
 def _convert(member, device, dtype):

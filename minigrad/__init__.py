@@ -46,6 +46,10 @@ def __getattr__(name):
         import importlib
 
         return importlib.import_module(f"minigrad.{name}")
+    if name == "capture":
+        from minigrad.recording import capture
+
+        return capture
     if name in ("save", "load"):
         from minigrad import serialization
 
@@ -56,4 +60,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted({*globals(), *_ON_DEMAND, *ops.__all__, "load", "save"})
+    return sorted({*globals(), *_ON_DEMAND, *ops.__all__, "capture", "load", "save"})

@@ -196,10 +196,32 @@ def _run_hooks(node, grad):
 
 def _accumulate(leaf, grad, own):
     """Add to ``leaf.grad``. A first gradient becomes it, copied unless nobody else holds its array."""
-    if leaf.grad is not None:
-        leaf.grad = leaf.grad + grad
-    else:
+    recorder = modes.recorder.get()
+    if recorder:
+        recorder.grad_read(leaf)
+    if leaf.grad is None:
         leaf.grad = grad if own else ops.clone(grad)
+    elif recorder and not (grad.requires_grad or leaf.grad.requires_grad):  # the sum must be where later steps find it
+        leaf.grad.device.kernels.fused_add(leaf.grad.data.ravel(), grad.data.ravel())
+        leaf.grad.version[0] += 1
+    else:
+        leaf.grad = leaf.grad + grad
+    if recorder:
+        recorder.grad_written(leaf)
+
+
+def clear_gradients(leaves, set_to_none=True):
+    """Set ``.grad`` to None, or to zeros in place."""
+    recorder = modes.recorder.get()
+    for leaf in leaves:
+        if set_to_none or leaf.grad is None:
+            leaf.grad = None
+            if recorder:
+                recorder.grad_written(leaf)
+        else:
+            if recorder:
+                recorder.grad_read(leaf)
+            leaf.grad.detach().zero_()
 
 
 def backward(tensor, gradient=None, retain_graph=None, create_graph=False):

@@ -73,6 +73,37 @@ class Device:
         """The values as a NumPy array; the same memory where that is possible."""
         return array
 
+    @staticmethod
+    def write(array, values):
+        """Overwrite an array of the device with values from the host: numbers, or an array of the same shape."""
+        np.copyto(array, values)
+
+
+    # -- for recorded steps: see minigrad.recording ------------------------------------------------------------
+
+    @staticmethod
+    def owner_of(array):
+        """The array that owns the memory of an array, and how many bytes behind its start the array begins."""
+        owner = array.base if isinstance(array.base, np.ndarray) else array
+        return owner, array.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
+
+    @staticmethod
+    def memory(size):
+        """A piece of memory of `size` bytes, and the offset in it at which an aligned buffer may begin."""
+        array = np.empty(size + ALIGNMENT, np.uint8)
+        return array, -array.__array_interface__["data"][0] % ALIGNMENT
+
+    @staticmethod
+    def view(owner, offset, shape, dtype):
+        """An array of some shape and dtype in the memory of another, from a number of bytes on."""
+        return np.ndarray(shape, dtype, owner, offset)
+
+    def sequence(self, launches):
+        """A function that repeats launches, given as (name, kernel, arguments), in order and without the engine."""
+        return importlib.import_module(f"minigrad.kernels.{self.name}.sequence").sequence(launches)
+
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
 cpu = Device("cpu")
 

@@ -1,6 +1,6 @@
 """What holds in the current context (thread or task): whether ops are recorded, whether results are checked."""
 
-from contextlib import ContextDecorator
+from contextlib import ContextDecorator, nullcontext
 from contextvars import ContextVar
 from typing import NamedTuple
 
@@ -13,6 +13,22 @@ class Mode(NamedTuple):
 
 
 current = ContextVar("minigrad_mode", default=Mode())  # noqa: B039 - a named tuple is immutable
+
+
+recorder: ContextVar = ContextVar("minigrad_recorder", default=None)
+"""The `minigrad.recording.recorder.Recorder` of the step that is being recorded, or None."""
+
+
+def off_record():
+    """A context for what a step sets up once and for all: no recorder takes note of it, so it is not repeated."""
+    listening = recorder.get()
+    return listening.paused() if listening else nullcontext()
+
+
+def on_host(function):
+    """Run Python that reads values of tensors: now, and at this place in every replay of a step being recorded."""
+    listening = recorder.get()
+    return listening.host(function) if listening else function()
 
 
 class _ModeSwitch(ContextDecorator):

@@ -19,19 +19,25 @@ class Generator:
     """
 
     def __init__(self, seed=0):
+        self._states = {}
         self.manual_seed(seed)
 
     def manual_seed(self, seed):
         """Start again from a seed."""
         self.seed = int(seed) % 2**64
-        self._states = {}
+        self._write((self.seed, 0))
         return self
+
+    def _write(self, state):
+        """Rewrite the states in place: a recorded step goes on reading the same arrays."""
+        for device, array in self._states.items():
+            device.write(array, np.array(state, np.uint64))
 
     def state(self, device=cpu):
         """The generator's (seed, counter) on a device: an array that kernels advance in place."""
-        if device.name not in self._states:
-            self._states[device.name] = device.from_numpy(np.array([self.seed, 0], np.uint64))
-        return self._states[device.name]
+        if device not in self._states:
+            self._states[device] = device.from_numpy(np.array([self.seed, 0], np.uint64))
+        return self._states[device]
 
     def get_state(self):
         """The state on the CPU, to be given to `set_state` later."""
@@ -40,7 +46,8 @@ class Generator:
     def set_state(self, state):
         """Continue from what `get_state` returned."""
         self.seed = int(state[0])
-        self._states = {"cpu": np.array(state, np.uint64)}
+        self.state()
+        self._write(state)
 
     def __repr__(self):
         return f"Generator(seed={self.seed})"

@@ -201,7 +201,7 @@ class Tensor:
 
     def zero_grad(self):
         """Forget the accumulated gradient."""
-        self.grad = None
+        autograd.clear_gradients([self])
 
     # -- to another type or place ------------------------------------------------------------------------------
 

@@ -118,13 +118,13 @@ def test_numbers_on_the_device_are_written_only_when_they_change():
     optimizer = optim.SGD([p], lr=1.0)
     p.grad = mg.ones(2)
     optimizer.step()
-    ((key, (value, array)),) = optimizer._numbers.items()
+    ((key, (_, array)),) = optimizer._settings.items()
     array[0] = 0.25  # what a kernel would now read
     optimizer.step()
     assert p.tolist() == [-0.25, -0.25]
     optimizer.param_groups[0]["lr"] = 2.0
     optimizer.step()
-    assert optimizer._numbers[key][1] is array and p.tolist() == [-2.25, -2.25]
+    assert optimizer._settings[key][1] is array and p.tolist() == [-2.25, -2.25]
 
 
 def test_closure_returns_the_loss():

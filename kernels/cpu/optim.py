@@ -1,4 +1,4 @@
-"""Optimizer steps, all in place. Arrays are 1-D; lr, step and scale are arrays of one element."""
+"""Optimizer steps, all in place. Arrays are 1-D; what may vary from step to step is read from `settings` (float64)."""
 
 import math
 
@@ -30,9 +30,10 @@ def _sgd_momentum(block, param, grad, buffer, rate, keep, new, decay, sign, nest
 
 
 @parallel_kernel
-def sgd(param, grad, buffer, lr, momentum, dampening, weight_decay, nesterov, maximize, first):
+def sgd(param, grad, buffer, settings, nesterov, maximize, first):
     T = param.dtype.type
-    rate, decay, sign = T(lr[0]), T(weight_decay), T(-1) if maximize else T(1)
+    momentum, dampening = settings[1], settings[2]
+    rate, decay, sign = T(settings[0]), T(settings[3]), T(-1) if maximize else T(1)
     many, parallel = blocks(param.size), param.size >= PARALLEL
     if momentum == 0.0:
         parallel_for(_sgd_plain, many, parallel, (param, grad, rate, decay, sign))
@@ -69,13 +70,13 @@ def _adam_block(block, param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, numbers
 
 
 @parallel_kernel
-def adam(
-    param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, lr, step, beta1, beta2, eps, weight_decay, decoupled, maximize
-):
+def adam(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, step, settings, decoupled, maximize):
     T = param.dtype.type
-    size = T(lr[0] / (1.0 - math.pow(beta1, step[0])))  # the bias corrections in float64, once
+    lr, beta1, beta2, eps, weight_decay = settings[0], settings[1], settings[2], settings[3], settings[4]
+    step[0] += 1.0
+    size = T(lr / (1.0 - math.pow(beta1, step[0])))  # the bias corrections in float64, once
     root = T(1.0 / math.sqrt(1.0 - math.pow(beta2, step[0])))
-    shrink = T(1.0 - lr[0] * weight_decay) if decoupled else T(1)
+    shrink = T(1.0 - lr * weight_decay) if decoupled else T(1)
     decay = T(0) if decoupled else T(weight_decay)
     sign = T(-1) if maximize else T(1)
     numbers = (size, root, T(beta1), T(1.0 - beta1), T(beta2), T(1.0 - beta2), T(eps), shrink, decay, sign)

@@ -1,31 +1,34 @@
-"""Optimizer steps, all in place. Arrays are 1-D; lr, step and scale are arrays of one element."""
+"""Optimizer steps, all in place. Arrays are 1-D; what may vary from step to step is read from `settings` (float64)."""
 
 import numpy as np
 
 
-def sgd(param, grad, buffer, lr, momentum, dampening, weight_decay, nesterov, maximize, first):
+def sgd(param, grad, buffer, settings, nesterov, maximize, first):
     """One step of SGD with momentum, as torch.optim.SGD writes it; nesterov, maximize and first are 0 or 1.
 
-    With momentum 0 the buffer is not touched and may have size 0; on the `first` step it becomes the gradient.
+    settings holds lr, momentum, dampening and weight_decay. With momentum 0 the buffer is not touched and may have
+    size 0; on the `first` step it becomes the gradient, without reading it.
     """
+    lr, momentum, dampening, weight_decay = settings
     with np.errstate(all="ignore"):
         g = -grad if maximize else grad
         g = g + weight_decay * param.astype(np.float64)
         if momentum:
             buffer[...] = g if first else momentum * buffer.astype(np.float64) + (1 - dampening) * g
             g = g + momentum * buffer.astype(np.float64) if nesterov else buffer
-        param[...] = param - np.float64(lr[0]) * g
+        param[...] = param - lr * g
 
 
-def adam(
-    param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, lr, step, beta1, beta2, eps, weight_decay, decoupled, maximize
-):
+def adam(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, step, settings, decoupled, maximize):
     """One step of Adam (Kingma and Ba 2015) or, decoupled, AdamW (Loshchilov and Hutter 2019, algorithm 2).
 
-    step[0] is the number of this step, from 1. max_exp_avg_sq has size 0 unless AMSGrad (Reddi et al. 2018) is wanted.
+    settings holds lr, beta1, beta2, eps and weight_decay. step[0] counts the steps taken, and goes up by one.
+    max_exp_avg_sq has size 0 unless AMSGrad (Reddi et al. 2018) is wanted.
     """
+    rate, beta1, beta2, eps, weight_decay = settings
+    step += 1
     with np.errstate(all="ignore"):
-        rate, t = np.float64(lr[0]), np.float64(step[0])
+        t = step[0]
         p, g = param.astype(np.float64), grad.astype(np.float64)
         if maximize:
             g = -g

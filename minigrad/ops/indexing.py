@@ -7,6 +7,7 @@ import numpy as np
 from minigrad.dtypes import bool as bool_
 from minigrad.dtypes import int64, is_float
 from minigrad.function import Function
+from minigrad.modes import on_host
 from minigrad.ops.common import broadcast_shapes, check_tensor, contiguous_strides, product
 from minigrad.ops.shape import Slice, Unslice, permute, reshape
 from minigrad.tensor import Tensor
@@ -179,6 +180,13 @@ def _separated(index):
     return not all(advanced[first : last + 1])
 
 
+def _check_rows(indices, count):
+    values = indices.numpy()
+    if values.size and (values.min() < 0 or values.max() >= count):
+        wrong = values[(values < 0) | (values >= count)].flat[0]
+        raise IndexError(f"embedding: expected indices from 0 to {count - 1}, got {wrong}")
+
+
 def embedding(indices, weight):
     """Rows of `weight` by index.
 
@@ -202,10 +210,7 @@ def embedding(indices, weight):
         raise TypeError(f"embedding: expected indices of dtype int64, got {indices.dtype}")
     if weight.ndim != 2:
         raise ValueError(f"embedding: expected weight of shape (num_embeddings, embedding_dim), got {weight.shape}")
-    values = indices.numpy()
-    if values.size and (values.min() < 0 or values.max() >= weight.shape[0]):
-        wrong = values[(values < 0) | (values >= weight.shape[0])].flat[0]
-        raise IndexError(f"embedding: expected indices from 0 to {weight.shape[0] - 1}, got {wrong}")
+    on_host(lambda: _check_rows(indices, weight.shape[0]))
     rows = Take.apply(weight, reshape(indices, (indices.numel(),)))
     return reshape(rows, (*indices.shape, weight.shape[1]))
 

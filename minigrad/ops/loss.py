@@ -4,6 +4,7 @@ import numpy as np
 
 from minigrad.dtypes import int64
 from minigrad.function import Function
+from minigrad.modes import on_host
 from minigrad.ops.activation import softplus
 from minigrad.ops.common import broadcast_shapes, check_float, check_tensor, product
 from minigrad.ops.elementwise import abs, exp, where
@@ -142,11 +143,15 @@ def _check_classes(op, x, target, weight, ignore_index):
     target = reshape(target, (n, s))
     bounds = x.device.empty((2,), int64)
     x.device.kernels.target_range(target.data, bounds, ignore_index)
-    smallest, largest = [int(b) for b in x.device.to_numpy(bounds)]
+    on_host(lambda: _check_range(op, x.device.to_numpy(bounds), classes))
+    return reshape(x, (n, classes, s)), target
+
+
+def _check_range(op, bounds, classes):
+    smallest, largest = int(bounds[0]), int(bounds[1])
     if smallest < 0 or largest >= classes:
         wrong = smallest if smallest < 0 else largest
         raise ValueError(f"{op}: expected class indices from 0 to {classes - 1}, got {wrong}")
-    return reshape(x, (n, classes, s)), target
 
 
 def _class_reduction(op, losses, target, weight, dtype, reduction, ignore_index, shape):

@@ -1,6 +1,5 @@
 """Adam and AdamW."""
 
-from minigrad.dtypes import float64
 from minigrad.optim.optimizer import Optimizer, step_tensor
 
 
@@ -54,7 +53,8 @@ class Adam(Optimizer):
         state = self.state.get(param)
         if state is None:
             state = self.state[param] = {
-                "step": 0.0, "exp_avg": self.zeros_like(param), "exp_avg_sq": self.zeros_like(param)
+                "step": step_tensor(0.0, param.device),
+                "exp_avg": self.zeros_like(param), "exp_avg_sq": self.zeros_like(param),
             }
         else:
             self.check_state(param, state["exp_avg"])
@@ -62,25 +62,25 @@ class Adam(Optimizer):
             state["max_exp_avg_sq"] = self.zeros_like(param)
         return state
 
+    def hyper_parameters(self, group):
+        return (float(group["lr"]), *map(float, group["betas"]), float(group["eps"]), float(group["weight_decay"]))
+
+    def fixed_settings(self, group):
+        return group["amsgrad"], group["maximize"]
+
     def update(self, index, group):
-        lr, (beta1, beta2) = float(group["lr"]), group["betas"]
-        numbers = float(beta1), float(beta2), float(group["eps"]), float(group["weight_decay"])
         amsgrad, maximize = group["amsgrad"], int(group["maximize"])
         for param in group["params"]:
             if param.grad is None:
                 continue
             state = self._state(param, amsgrad)
-            state["step"] += 1.0
             largest = state["max_exp_avg_sq"].data.ravel() if amsgrad else param.device.empty((0,), param.data.dtype)
             param.device.kernels.adam(
                 param.data.ravel(), param.grad.data.ravel(), state["exp_avg"].data.ravel(),
-                state["exp_avg_sq"].data.ravel(), largest, self.number(index, "lr", lr, param),
-                self.number(index, "step", state["step"], param, float64), *numbers, self.decoupled, maximize,
+                state["exp_avg_sq"].data.ravel(), largest, state["step"].data.ravel(),
+                self.settings(index, param.device), self.decoupled, maximize,
             )
             param.version[0] += 1
-
-    def packed(self, state):
-        return {**super().packed(state), "step": step_tensor(state["step"])}
 
 
 class AdamW(Adam):

@@ -2,18 +2,21 @@
 
 import math
 
-from minigrad import ops
+from minigrad import modes, ops
 from minigrad.creation import zeros
 from minigrad.dtypes import float32
-from minigrad.modes import no_grad
+from minigrad.modes import no_grad, on_host
 from minigrad.tensor import Tensor
 
 
 def _gradients(op, parameters):
+    recorder = modes.recorder.get()
     parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     for parameter in parameters:
         if not isinstance(parameter, Tensor):
             raise TypeError(f"{op}: expected parameters to be Tensors, got {type(parameter).__name__}")
+        if recorder:
+            recorder.grad_read(parameter)
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
@@ -27,6 +30,11 @@ def _norm(grad, norm_type):
     if norm_type == math.inf:
         return ops.max(size, 0, keepdim=True)
     return ops.sum(size**norm_type, 0, keepdim=True) ** (1.0 / norm_type)
+
+
+def _check_finite(norm):
+    if not math.isfinite(norm.item()):
+        raise RuntimeError(f"clip_grad_norm_: expected a finite norm of the gradients, got {norm.item()}")
 
 
 @no_grad()
@@ -59,8 +67,8 @@ def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=Fals
         return zeros((), dtype=grads[0].dtype if grads else float32)
     dtype = max([n.dtype for n in norms], key=lambda d: d.itemsize)
     total = _norm(ops.cat([n.to(dtype) for n in norms]), norm_type)
-    if error_if_nonfinite and not math.isfinite(total.item()):
-        raise RuntimeError(f"clip_grad_norm_: expected a finite norm of the gradients, got {total.item()}")
+    if error_if_nonfinite:
+        on_host(lambda: _check_finite(total))
     scale = ops.clip(float(max_norm) / (total + 1e-6), None, 1.0)
     for grad in grads:
         grad.device.kernels.scale_inplace(grad.data.ravel(), scale.to(grad.dtype).data)

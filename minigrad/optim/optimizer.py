@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from minigrad import modes
+from minigrad.autograd import clear_gradients
 from minigrad.creation import tensor as make_tensor
 from minigrad.dtypes import float64, is_float
 from minigrad.modes import enable_grad
@@ -36,7 +38,8 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups = []
         self.state = {}
-        self._numbers = {}  # (group, setting, device, dtype) -> [value, its array of one element]
+        self._changes = 0  # of the parameters or the state from outside
+        self._settings = {}  # (group, device) -> [values, the array that holds them]
         if isinstance(params, Tensor):
             raise TypeError(f"{self.name}: expected an iterable of parameters, got a Tensor; put it in a list")
         params = list(params)
@@ -73,6 +76,7 @@ class Optimizer:
         group = {**self.defaults, **group, "params": params}
         self.check_group(group)
         self.param_groups.append(group)
+        self._changes += 1
 
     def check_group(self, group):
         """Raise if a setting is out of range; subclasses add theirs."""
@@ -91,11 +95,7 @@ class Optimizer:
     def zero_grad(self, set_to_none=True):
         """Forget all gradients, or set them to zero in place."""
         for group in self.param_groups:
-            for param in group["params"]:
-                if set_to_none or param.grad is None:
-                    param.grad = None
-                else:
-                    param.grad.detach().zero_()
+            clear_gradients(group["params"], set_to_none)
 
     def step(self, closure=None):
         """Change every parameter that has a gradient.
@@ -113,10 +113,36 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        recorder = modes.recorder.get()
         for index, group in enumerate(self.param_groups):
             self._check_gradients(group["params"])
+            if recorder:
+                self._record(recorder, index, group["params"])
             self.update(index, group)
         return loss
+
+    def _record(self, recorder, index, params):
+        """Tell the recorder what a step depends on beside the arrays, and have it bring settings up to date."""
+        for param in params:
+            recorder.grad_read(param)
+            recorder.guards.tensor(param)
+        recorder.guards.fact(self, index)
+        devices = {param.device for param in params}
+        recorder.host(lambda: [self.settings(index, device) for device in devices])
+
+    def fact(self, index):
+        """What a recorded step takes for granted: all of a group but the numbers that `settings` holds."""
+        return (self._changes, *self.fixed_settings(self.param_groups[index]))
+
+    def fixed_settings(self, group):
+        """The settings of a group that kernels get as arguments."""
+        return ()
+
+    def unrepeatable(self):
+        """Tell a recorder that this step is not like later ones."""
+        recorder = modes.recorder.get()
+        if recorder:
+            recorder.unrepeatable()
 
     def _check_gradients(self, params):
         """Raise if somebody has put a gradient of another shape or dtype in place: kernels would read past its end."""
@@ -133,23 +159,28 @@ class Optimizer:
         """Step the parameters of one group: one kernel launch for each that has a gradient."""
         raise TypeError(f"{self.name} defines no update")
 
-    def number(self, index, setting, value, like, dtype=None):
-        """A setting as an array of one element beside the parameter `like`, rewritten only when it changes.
+    def hyper_parameters(self, group):
+        """The numbers that the kernel reads from `settings`, in its order."""
+        raise TypeError(f"{self.name} defines no hyper_parameters")
 
-        Kernels read what varies from step to step from such arrays, so that a launch can be repeated as it is.
+    def settings(self, index, device):
+        """A group's hyper-parameters as a float64 array on a device, rewritten only when one has changed.
+
+        Kernels read what may vary from step to step from such arrays, so that a recorded launch can be repeated.
         """
-        key = index, setting, like.device.name, dtype or like.data.dtype
-        known = self._numbers.get(key)
+        values = self.hyper_parameters(self.param_groups[index])
+        known = self._settings.get((index, device))
         if known is None:
-            known = self._numbers[key] = [value, like.device.full((1,), value, key[3])]
-        elif known[0] != value:
-            known[0] = value
-            like.device.kernels.fill(known[1], value)
+            known = self._settings[index, device] = [None, device.empty((len(values),), float64)]
+        if known[0] != values:
+            known[0] = values
+            device.write(known[1], values)
         return known[1]
 
     def zeros_like(self, param):
         """A state tensor of zeros for a parameter."""
-        return Tensor(param.device.full(param.shape, 0.0, param.dtype), param.device)
+        with modes.off_record():
+            return Tensor(param.device.full(param.shape, 0.0, param.dtype), param.device)
 
     def check_state(self, param, state):
         """Raise if a parameter was converted after its state was made."""
@@ -173,12 +204,10 @@ class Optimizer:
         params = [p for group in self.param_groups for p in group["params"]]
         numbers = {id(p): i for i, p in enumerate(params)}
         groups = [{**g, "params": [numbers[id(p)] for p in g["params"]]} for g in self.param_groups]
-        state = {i: self.packed(self.state[p]) for i, p in enumerate(params) if p in self.state}
+        state = {i: {name: value.detach() if isinstance(value, Tensor) else value
+                     for name, value in self.state[p].items()}
+                 for i, p in enumerate(params) if p in self.state}
         return {"state": state, "param_groups": groups}
-
-    def packed(self, state):
-        """One parameter's state as `state_dict` shows it."""
-        return {name: value.detach() if isinstance(value, Tensor) else value for name, value in state.items()}
 
     def load_state_dict(self, state_dict):
         """Continue from what `state_dict` (or PyTorch's) returned; nothing is changed if anything does not fit.
@@ -210,6 +239,7 @@ class Optimizer:
             loaded[number] = {name: self._checked(number, owners[number], name, v) for name, v in entries.items()}
         for ours, group in zip(self.param_groups, groups, strict=True):
             ours.update(group)
+        self._changes += 1
         old, self.state = self.state, {}
         for number, entries in loaded.items():
             self.state[owners[number]] = self._restored(owners[number], entries, old.get(owners[number], {}))
@@ -235,6 +265,9 @@ class Optimizer:
                 target = old.get(name)
                 fits = isinstance(target, Tensor) and target.dtype == param.dtype and target.device is param.device
                 value = target.copy_(source) if fits else source
+            elif name == "step":
+                target = old.get(name)
+                value = target.fill_(value) if isinstance(target, Tensor) else step_tensor(value, param.device)
             state[name] = value
         return state
 
@@ -248,6 +281,6 @@ def _plain(group):
     }
 
 
-def step_tensor(count):
-    """A step count as PyTorch keeps it: a tensor of shape ()."""
-    return make_tensor(np.array(float(count)), dtype=float64)
+def step_tensor(count, device):
+    """A step count as PyTorch keeps it: a float64 tensor of shape ()."""
+    return make_tensor(np.array(float(count)), dtype=float64, device=device)

@@ -42,9 +42,14 @@ class SGD(Optimizer):
                 f"{group['momentum']} and dampening {group['dampening']}"
             )
 
+    def hyper_parameters(self, group):
+        return (float(group["lr"]), float(group["momentum"]), float(group["dampening"]), float(group["weight_decay"]))
+
+    def fixed_settings(self, group):
+        return bool(group["momentum"]), group["nesterov"], group["maximize"]
+
     def update(self, index, group):
-        lr, momentum = float(group["lr"]), float(group["momentum"])
-        dampening, weight_decay = float(group["dampening"]), float(group["weight_decay"])
+        momentum, dampening = group["momentum"], group["dampening"]
         nesterov, maximize = int(group["nesterov"]), int(group["maximize"])
         for param in group["params"]:
             if param.grad is None:
@@ -54,15 +59,18 @@ class SGD(Optimizer):
                 state = self.state.get(param)
                 buffer = state and state["momentum_buffer"]
                 if buffer is None:
-                    first, buffer = 1, self.zeros_like(param)
+                    buffer = self.zeros_like(param)
                     self.state[param] = {"momentum_buffer": buffer}
+                    if dampening:  # which spares the first gradient; without it, zeros need no special case
+                        first = 1
+                        self.unrepeatable()
                 else:
                     self.check_state(param, buffer)
                 buffer = buffer.data.ravel()
             else:
                 buffer = param.device.empty((0,), param.data.dtype)
             param.device.kernels.sgd(
-                param.data.ravel(), param.grad.data.ravel(), buffer, self.number(index, "lr", lr, param),
-                momentum, dampening, weight_decay, nesterov, maximize, first,
+                param.data.ravel(), param.grad.data.ravel(), buffer, self.settings(index, param.device), nesterov,
+                maximize, first,
             )
             param.version[0] += 1

@@ -19,18 +19,8 @@ def test_sgd(dtype, momentum, nesterov, first):
         buffer = buffer if momentum else buffer[:0]
         for decay, maximize in ((0.0, 0), (0.1, 1)):
             dampening = 0.0 if nesterov else 0.3
-            arguments = (
-                param,
-                grad,
-                buffer,
-                np.array([0.1], dtype),
-                momentum,
-                dampening,
-                decay,
-                nesterov,
-                maximize,
-                first,
-            )
+            settings = np.array([0.1, momentum, dampening, decay])
+            arguments = (param, grad, buffer, settings, nesterov, maximize, first)
             check("sgd", arguments, {0, 2}, 8, 4, threads=size == SIZES[-1])
 
 
@@ -42,23 +32,19 @@ def test_adam(dtype, decoupled, amsgrad):
         param, grad, average = (numbers(size, dtype, seed) for seed in range(3))
         squares, top = np.square(numbers(size, dtype, 3)), np.square(numbers(size, dtype, 4))
         for step, maximize in ((1.0, 0), (1000.0, 1)):
-            arrays = (
-                param,
-                grad,
-                average,
-                squares,
-                top if amsgrad else top[:0],
-                np.array([0.01], dtype),
-                np.array([step]),
-            )
-            arguments = (*arrays, 0.9, 0.999, 1e-8, 0.1, decoupled, maximize)
-            check("adam", arguments, {0, 2, 3, 4}, 16, 16, threads=size == SIZES[-1])
+            settings = np.array([0.01, 0.9, 0.999, 1e-8, 0.1])
+            arrays = param, grad, average, squares, top if amsgrad else top[:0], np.array([step - 1]), settings
+            arguments = (*arrays, decoupled, maximize)
+            check("adam", arguments, {0, 2, 3, 4, 5}, 16, 16, threads=size == SIZES[-1])
 
 
 def test_adam_of_zero_gradients_does_not_move():
     zero = np.zeros(5, np.float32)
-    arguments = (zero + 1, zero, zero, zero, zero[:0], zero[:1] + 1, np.ones(1), 0.9, 0.999, 1e-8, 0.0, 0, 0)
-    np.testing.assert_array_equal(check("adam", arguments, {0, 2, 3})[0], 1)
+    settings = np.array([1.0, 0.9, 0.999, 1e-8, 0.0])
+    arguments = (zero + 1, zero, zero, zero, zero[:0], np.zeros(1), settings, 0, 0)
+    after = check("adam", arguments, {0, 2, 3, 5})
+    np.testing.assert_array_equal(after[0], 1)
+    np.testing.assert_array_equal(after[5], 1)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -1,0 +1,259 @@
+"""``minigrad.capture``: the step as users see it."""
+
+import functools
+import threading
+import warnings
+
+from minigrad import modes
+from minigrad.device import get_device
+from minigrad.recording.guards import Guards
+from minigrad.recording.memory import Life, plan
+from minigrad.recording.recorder import Buffer, CaptureError, Launch, Recorder
+from minigrad.recording.tree import flatten, hashable, unflatten
+from minigrad.tensor import Tensor
+
+MOST_RECORDINGS = 8
+
+_one_recording = threading.RLock()  # the seam of a device has room for one recorder
+
+
+def capture(function=None, *, most_recordings=MOST_RECORDINGS):
+    """Record a step once, and from then on replay its kernel launches without any of the engine's Python.
+
+    ::
+
+        @minigrad.capture
+        def train_step(images, labels):
+            loss = loss_of(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        for images, labels in batches:
+            loss = train_step(images, labels)
+
+    The first call runs the step as it is and notes every launch with its buffers. A later call with tensors of the
+    same shapes copies them in and repeats the launches; parameters, running statistics, optimizer state, ``.grad`` and
+    random numbers come out bit for bit as without capture, and learning-rate schedules work inside and outside the
+    step. Other shapes, another mode (``eval``, ``no_grad``), frozen parameters, changed settings or another value of an
+    argument that is no tensor are recorded anew.
+
+    What a replay does not repeat is Python: a counter in the step, a print, a branch on a Python variable keep what
+    they did while the step was recorded.
+
+    Parameters
+    ----------
+    function : callable
+        Takes and returns tensors, also in tuples, lists and dicts. It may not read a tensor's value.
+    most_recordings : int
+        How many recordings are kept. A call that would need one more warns and runs the step without recording.
+
+    Returns
+    -------
+    Capture
+        Called like the function. Results are new tensors, without a graph.
+
+    Raises
+    ------
+    CaptureError
+        If the step reads a value while it is being recorded, if an input requires grad or is a NumPy array.
+    """
+    if function is None:
+        return functools.partial(capture, most_recordings=most_recordings)
+    return Capture(function, most_recordings)
+
+
+class Capture:
+    """A step that is recorded when it is first called, see `capture`.
+
+    Attributes
+    ----------
+    recordings : list of Recording
+        One for each combination of shapes and settings met so far.
+    """
+
+    def __init__(self, function, most_recordings=MOST_RECORDINGS):
+        if not callable(function):
+            raise TypeError(f"capture: expected a function, got {type(function).__name__}")
+        functools.update_wrapper(self, function)
+        self.function, self.most_recordings = function, most_recordings
+        self.recordings = []
+        self._by_key = {}
+        self._warned = False
+        self._lock = threading.RLock()
+
+    def __call__(self, *args, **kwargs):
+        if modes.recorder.get() is not None:  # inside another step, which records this one too
+            return self.function(*args, **kwargs)
+        tensors = []
+        structure = flatten((args, kwargs), tensors)
+        mode = modes.current.get()
+        if mode.anomaly:  # every value is looked at
+            return self.function(*args, **kwargs)
+        key = (hashable(structure), mode, tuple([(t.data.shape, t.data.dtype, t.device) for t in tensors]))
+        with self._lock:
+            known = self._by_key.setdefault(key, [])
+            for recording in known:
+                if recording.guards.hold():
+                    return recording.replay(tensors)
+            if len(self.recordings) >= self.most_recordings:
+                return self._without_recording(args, kwargs)
+            _check_inputs(structure, tensors)
+            with _one_recording:
+                recording, result = record(self.function, structure, tensors, known)
+            if recording is not None:
+                known.append(recording)
+                self.recordings.append(recording)
+            return result
+
+    def _without_recording(self, args, kwargs):
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"capture: {self.most_recordings} recordings of {self.__name__} exist and none fits this call (other "
+                "shapes, arguments or settings every time?); it runs without recording. Pass most_recordings= for more",
+                RuntimeWarning, stacklevel=3,
+            )
+        return self.function(*args, **kwargs)
+
+    def reset(self):
+        """Forget all recordings and give their memory back."""
+        with self._lock:
+            self._by_key.clear()
+            self.recordings.clear()
+            self._warned = False
+
+    def __repr__(self):
+        return f"<capture of {getattr(self, '__name__', self.function)}: {len(self.recordings)} recording(s)>"
+
+
+def _check_inputs(structure, tensors):
+    for tensor in tensors:
+        if tensor.requires_grad:
+            raise CaptureError(
+                f"capture: expected inputs that need no gradient, got one of shape {tensor.shape} that requires grad; "
+                "make it a parameter that the step refers to, or detach it"
+            )
+    for value in _others(structure):
+        if hasattr(value, "__array_interface__"):
+            raise CaptureError(
+                "capture: expected tensors, got a NumPy array, which would keep its first value; "
+                "pass minigrad.from_numpy(array)"
+            )
+
+
+def _others(structure):
+    """Everything in a structure that is not a container."""
+    if isinstance(structure, (tuple, list)):
+        for item in structure:
+            yield from _others(item)
+    elif isinstance(structure, dict):
+        yield from _others(list(structure.values()))
+    else:
+        yield structure
+
+
+class Recording:
+    """The launches of one step, ready to be repeated.
+
+    Attributes
+    ----------
+    launches : list of str
+        The kernels, in order.
+    shared_bytes, separate_bytes : int
+        The memory that the step's temporary buffers take, and would take if none shared memory with another.
+    """
+
+    def __init__(self, recorder, inputs, outputs, structure):
+        device, tape = recorder.device, recorder.tape
+        self.guards, self.device = recorder.guards, device
+        self.launches = [entry.name for entry in tape if isinstance(entry, Launch)]
+        self._inputs, self._outputs, self._structure = inputs, outputs, structure
+        self._grads = [(leaf, leaf.grad) for leaf in recorder.grads]
+        self._changed = recorder.guards.changed_tensors()
+        buffers = self._place(recorder.allocations)
+        self._steps, launches = [], []
+        for entry in tape:
+            if isinstance(entry, Launch):
+                arguments = [buffers(a) if isinstance(a, Buffer) else a for a in entry.arguments]
+                launches.append((entry.name, entry.kernel, arguments))
+            else:
+                self._steps += [*([device.sequence(launches)] if launches else []), entry]
+                launches = []
+        if launches:
+            self._steps.append(device.sequence(launches))
+
+    def _place(self, allocations):
+        """Give every temporary buffer its place; returns a function from a `Buffer` to its array."""
+        kept = {number: a.array() for number, a in enumerate(allocations) if a.array() is not None}
+        numbers = [number for number in range(len(allocations)) if number not in kept]
+        lives = [Life(a.size, a.first, a.last) for a in (allocations[number] for number in numbers)]
+        offsets, self.shared_bytes = plan(lives)
+        self.separate_bytes = sum([life.size for life in lives])
+        memory, start = self.device.memory(self.shared_bytes)
+        at = {number: start + offset for number, offset in zip(numbers, offsets, strict=True)}
+
+        def array(buffer):
+            if buffer.number in kept:
+                return self.device.view(kept[buffer.number], buffer.offset, buffer.shape, buffer.dtype)
+            return self.device.view(memory, at[buffer.number] + buffer.offset, buffer.shape, buffer.dtype)
+
+        return array
+
+    def replay(self, tensors):
+        """Repeat the step for other inputs."""
+        copy = self.device.kernels.copy
+        for own, given in zip(self._inputs, tensors, strict=True):
+            copy(given.data.ravel(), own.ravel())
+        for step in self._steps:
+            step()
+        for leaf, grad in self._grads:
+            leaf.grad = grad
+        for tensor in self._changed:
+            tensor.version[0] += 1
+        return self.results()
+
+    def results(self):
+        """What the step returned, in memory of its own."""
+        return unflatten(self._structure, [_copy(self.device, array) for array in self._outputs])
+
+
+def _copy(device, array):
+    out = device.empty(array.shape, array.dtype)
+    device.kernels.copy(array.ravel(), out.ravel())
+    return Tensor(out, device)
+
+
+def record(function, structure, tensors, known):
+    """Run a step and record it.
+
+    Parameters
+    ----------
+    structure, tensors
+        Its arguments, as `flatten` takes them apart.
+    known : list of Recording
+        Earlier recordings for arguments of the same kind.
+
+    Returns
+    -------
+    recording : Recording or None
+        None if the step is one that no later one repeats.
+    result
+        What the function returned, in memory of its own.
+    """
+    device = tensors[0].device if tensors else get_device(None)
+    inputs = [_copy(device, tensor.data) for tensor in tensors]
+    guards = Guards({leaf: leaf.grad for recording in known for leaf, _ in recording._grads})
+    with Recorder(device, guards) as recorder:
+        args, kwargs = unflatten(structure, inputs)
+        result = function(*args, **kwargs)
+        outputs = []
+        result = flatten(result, outputs)
+    outputs = [tensor.data for tensor in outputs]  # without the graph: whatever nobody else holds is temporary
+    del args, kwargs
+    guards.finish()
+    if not recorder.repeatable:
+        return None, unflatten(result, [_copy(device, array) for array in outputs])
+    recording = Recording(recorder, [tensor.data for tensor in inputs], outputs, result)
+    return recording, recording.results()

@@ -1,0 +1,86 @@
+"""What a recording takes for granted, and whether it still holds."""
+
+
+class Guards:
+    """Facts that were true when a step was recorded and that its launches depend on.
+
+    Modules: their members and settings (``training``, ``momentum``, ``p``, children, ...), and of each of their tensors
+    the array and ``requires_grad``. Leaves: whether they have a gradient that the step adds to, and in which array.
+    Optimizers: the settings of their groups, but for the numbers that kernels read from an array.
+
+    Parameters
+    ----------
+    known : dict
+        Leaves that an earlier recording of the same step set, to the gradient they have now. One whose gradient is
+        seen to be None inside the step, and is not None now, was cleared by the step itself.
+    """
+
+    def __init__(self, known):
+        self.known = known
+        self._modules, self._tensors, self._versions, self._grads, self._facts = {}, {}, {}, {}, {}
+
+    def module(self, module):
+        """A module, and all below it."""
+        if module in self._modules:
+            return
+        for part in module.modules():
+            if part not in self._modules:
+                self._modules[part] = ()
+                for tensor in _tensors(part):
+                    self.tensor(tensor)
+
+    def finish(self):
+        """The step is over: what it has set up for itself (a cached plan, say) belongs to the facts."""
+        for module in self._modules:
+            self._modules[module] = _settings(module)
+            for tensor in _tensors(module):
+                self._tensors[tensor] = tensor.data, tensor.requires_grad
+
+    def tensor(self, tensor):
+        """A tensor whose memory the launches use."""
+        if tensor not in self._tensors:
+            self._tensors[tensor] = tensor.data, tensor.requires_grad
+            self._versions[tensor] = tensor.version[0]
+
+    def grad(self, leaf):
+        """The gradient of a leaf, read before the step has written it."""
+        if leaf in self._grads or leaf.grad is None and self.known.get(leaf) is not None:
+            return
+        self._grads[leaf] = None if leaf.grad is None else leaf.grad.data
+
+    def fact(self, owner, argument):
+        """``owner.fact(argument)`` is as it is now."""
+        self._facts[owner, argument] = owner.fact(argument)
+
+    def changed_tensors(self):
+        """The tensors whose values the step has changed in place."""
+        return [tensor for tensor, version in self._versions.items() if tensor.version[0] != version]
+
+    def hold(self):
+        """Whether everything is as it was."""
+        for module, settings in self._modules.items():
+            if _settings(module) != settings:
+                return False
+        for tensor, (array, requires_grad) in self._tensors.items():
+            if tensor.data is not array or tensor.requires_grad is not requires_grad:
+                return False
+        for leaf, array in self._grads.items():
+            if (None if leaf.grad is None else leaf.grad.data) is not array:
+                return False
+        for (owner, argument), fact in self._facts.items():
+            if owner.fact(argument) != fact:
+                return False
+        return True
+
+
+def _tensors(module):
+    return [m for m in module.__dict__.values() if hasattr(m, "requires_grad") and hasattr(m, "version")]
+
+
+def _settings(module):
+    """What a module computes with, beside the values of its tensors. Lists and the like are not looked into."""
+    return [value if isinstance(value, _COMPARED) else id(value) for name, value in module.__dict__.items()
+            if isinstance(value, _COMPARED) or name[0] != "_"]
+
+
+_COMPARED = (int, float, str, tuple, type(None))
