@@ -35,6 +35,7 @@ from minigrad.function import Function, apply_multiple
 from minigrad.modes import detect_anomaly, enable_grad, is_grad_enabled, no_grad
 from minigrad.random import Generator, manual_seed
 from minigrad.tensor import Tensor
+from minigrad.threads import get_num_threads, set_num_threads
 from minigrad.version import __version__
 
 # Imported at their first use, so that import minigrad stays instant.

@@ -133,7 +133,7 @@ def test_a_failing_save_leaves_the_earlier_file_and_nothing_else(capsys, tmp_pat
     (["--data", "mnist", "--data-dir", "."], r"\.: expected the file train-images-idx3-ubyte\.gz"),
     (["--data", "cifar10", "--data-dir", "."], "expected CIFAR-10 as"),
     (["--data-dir", "."], "digits: .* takes no folder"),
-    (["--threads", 100_000], "--threads expects at most"),
+    (["--threads", 100_000], "set_num_threads: expected 1 to"),
     (["--save", "."], "--save expects a file, got the folder"),
     (["--save", "file/saved.npz"], "file"),
     (["--resume", "nowhere.npz"], "nowhere.npz"),

@@ -38,6 +38,7 @@ def run(options):
     """Train, show the result, write the files."""
     from rich.console import Console
 
+    import minigrad as mg
     from minigrad import data as datasets
     from minigrad.cli import report
     from minigrad.compiling import Compilations
@@ -49,7 +50,7 @@ def run(options):
     options.lr = options.lr or PEAK_LR[options.optimizer]
     plot = _prepare_outputs(options, console)
     if options.threads:
-        _set_threads(options.threads)
+        mg.set_num_threads(options.threads)
     data = datasets.load(options.data, options.data_dir)
     console.print(f"{options.data}: {len(data.x_train):,} training and {len(data.x_test):,} test images of shape "
                   f"{data.x_train.shape[1:]}")
@@ -89,15 +90,6 @@ def _prepare_outputs(options, console):
         if path.is_dir():
             raise IsADirectoryError(f"train: {name} expects a file, got the folder {path}")
     return plot
-
-
-def _set_threads(count):
-    import numba
-
-    if count > numba.config.NUMBA_NUM_THREADS:
-        raise ValueError(f"train: --threads expects at most {numba.config.NUMBA_NUM_THREADS} on this machine, got "
-                         f"{count}")
-    numba.set_num_threads(count)
 
 
 def _build(options, data):
