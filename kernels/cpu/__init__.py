@@ -67,6 +67,7 @@ from minigrad.kernels.cpu.loss import (
     target_range,
 )
 from minigrad.kernels.cpu.matmul import linear_forward, linear_forward_workspace, matmul, matmul_workspace
+from minigrad.kernels.cpu.memory import keep_freed_memory
 from minigrad.kernels.cpu.norm import (
     batch_norm_backward,
     batch_norm_forward,
@@ -88,6 +89,8 @@ from minigrad.kernels.cpu.pool import (
 from minigrad.kernels.cpu.reduction import all, any, argmax, argmin, max, mean, min, sum, sum_of_squares, variance
 from minigrad.kernels.cpu.rng import dropout_backward, dropout_forward, random_normal, random_uniform
 from minigrad.kernels.cpu.softmax import log_softmax, log_softmax_grad, logsumexp, softmax, softmax_grad
+
+keep_freed_memory()
 
 __all__ = [
     "abs",
