@@ -9,7 +9,7 @@ from minigrad.device import get_device
 from minigrad.recording.guards import Guards
 from minigrad.recording.memory import Life, plan
 from minigrad.recording.recorder import Buffer, CaptureError, Launch, Recorder
-from minigrad.recording.tree import flatten, hashable, unflatten
+from minigrad.recording.tree import flatten, key_of, unflatten
 from minigrad.tensor import Tensor
 
 MOST_RECORDINGS = 8
@@ -86,12 +86,11 @@ class Capture:
     def __call__(self, *args, **kwargs):
         if modes.recorder.get() is not None:  # inside another step, which records this one too
             return self.function(*args, **kwargs)
-        tensors = []
-        structure = flatten((args, kwargs), tensors)
         mode = modes.current.get()
         if mode.anomaly:  # every value is looked at
             return self.function(*args, **kwargs)
-        key = (hashable(structure), mode, tuple([(t.data.shape, t.data.dtype, t.device) for t in tensors]))
+        tensors = []
+        key = mode, key_of(args, tensors), key_of(kwargs, tensors)
         with self._lock:
             known = self._by_key.setdefault(key, [])
             for recording in known:
@@ -99,6 +98,8 @@ class Capture:
                     return recording.replay(tensors)
             if len(self.recordings) >= self.most_recordings:
                 return self._without_recording(args, kwargs)
+            tensors = []
+            structure = flatten((args, kwargs), tensors)
             _check_inputs(structure, tensors)
             with _one_recording:
                 recording, result = record(self.function, structure, tensors, known)

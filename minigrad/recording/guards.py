@@ -39,6 +39,7 @@ class Guards:
                 self._tensors[tensor] = tensor.data, tensor.requires_grad
         self._dicts = [module.__dict__ for module in self._modules]
         self._members = self._identities()
+        self._alive = [list(members.values()) for members in self._dicts]  # so that no identity is given away again
 
     def _identities(self):
         return list(map(id, chain.from_iterable(map(dict.values, self._dicts))))
@@ -54,6 +55,7 @@ class Guards:
         if any([_settings(module) != settings for module, settings in self._modules.items()]):
             return False
         self._members = members
+        self._alive = [list(members.values()) for members in self._dicts]
         return True
 
     def tensor(self, tensor):

@@ -9,12 +9,6 @@ class Leaf:
     def __init__(self, index):
         self.index = index
 
-    def __eq__(self, other):
-        return isinstance(other, Leaf) and self.index == other.index
-
-    def __hash__(self):
-        return hash(("leaf", self.index))
-
     def __repr__(self):
         return f"<tensor {self.index}>"
 
@@ -49,17 +43,24 @@ def unflatten(structure, tensors):
     return structure
 
 
-def hashable(structure):
-    """A structure as a key: containers by their contents, objects by equality, or by identity if they have no hash."""
-    if isinstance(structure, (tuple, list)):
-        return type(structure), tuple([hashable(item) for item in structure])
-    if isinstance(structure, dict):
-        return dict, tuple([(key, hashable(item)) for key, item in structure.items()])
+def key_of(value, tensors):
+    """What a recording for this value is found by, and in `tensors` its tensors, in the order of `flatten`.
+
+    Tensors by shape, dtype and device; containers by their contents; other objects by equality, or by identity if
+    they have no hash.
+    """
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return value.data.shape, value.data.dtype.char, value.device.name
+    if isinstance(value, (tuple, list)):
+        return type(value), tuple([key_of(item, tensors) for item in value])
+    if isinstance(value, dict):
+        return dict, tuple([(key, key_of(item, tensors)) for key, item in value.items()]) if value else ()
     try:
-        hash(structure)
+        hash(value)
     except TypeError:
-        return _Identity(structure)
-    return type(structure), structure
+        return _Identity(value)
+    return type(value), value
 
 
 class _Identity:
