@@ -144,7 +144,8 @@ def test_a_replay_runs_no_op(monkeypatch):
     (first, second), *_ = batches()
     training.step(first, second)
     applied = []
-    monkeypatch.setattr(Function, "apply", classmethod(lambda cls, *a, **k: applied.append(cls)))
+    for name in [name for name in vars(Function) if name.startswith("apply")]:
+        monkeypatch.setattr(Function, name, classmethod(lambda cls, *a, **k: applied.append(cls)))
     training.step(first, second)
     assert applied == []
 
@@ -334,6 +335,21 @@ def test_structures_and_other_arguments():
             assert found["rest"][1:] == ["x", None]
     assert len(calls) == 2 and step.__name__ == "step"
     assert repr(step) == "<capture of step: 2 recording(s)>"
+
+
+def test_methods():
+    class Scale:
+        def __init__(self, factor):
+            self.factor = factor
+
+        @mg.capture
+        def __call__(self, x):
+            return x * self.factor
+
+    two, three = Scale(2.0), Scale(3.0)
+    for k in (1.0, 5.0):
+        assert two(mg.tensor([k])).item() == 2 * k and three(mg.tensor([k])).item() == 3 * k
+    assert len(Scale.__call__.recordings) == 2
 
 
 def test_results_are_new_tensors_without_a_graph():

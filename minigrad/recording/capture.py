@@ -2,6 +2,7 @@
 
 import functools
 import threading
+import types
 import warnings
 
 from minigrad import modes
@@ -107,6 +108,10 @@ class Capture:
                 known.append(recording)
                 self.recordings.append(recording)
             return result
+
+    def __get__(self, instance, owner=None):
+        """As a decorator of a method: each object has recordings of its own."""
+        return self if instance is None else types.MethodType(self, instance)
 
     def _without_recording(self, args, kwargs):
         if not self._warned:
