@@ -1,9 +1,9 @@
 """Freed memory is kept for the next step instead of being handed back to the operating system.
 
 A training step frees about as much as it allocates. The C library gives large blocks back at once, so that the next
-step pays for them again, page by page: net B (two convolutions, batch 64) took 3,900 page faults and 26 to 28 ms
-a step, 18.5 ms with this setting. A pool of our own would do the same for our arrays alone, but every array would then be a
-view of a block, and neither NumPy nor the engine could tell by ``array.base`` whether it owns its memory.
+step pays for them again, page by page: net B (two convolutions, batch 64) took 3,900 page faults and 26 to 28 ms a
+step, 18.5 ms with this setting. A pool of our own would do the same for our arrays alone, but every array would then be
+a view of a block, and neither NumPy nor the engine could tell by ``array.base`` whether it owns its memory.
 """
 
 import ctypes
