@@ -4,6 +4,7 @@ import numpy as np
 
 TURN_SECONDS = 0.075
 BATCHES = 10
+LONG = 0.25  # seconds: for such a call the state of caches and threads at its start does not matter
 
 
 def turn(seconds_per_call, turn_seconds=TURN_SECONDS):

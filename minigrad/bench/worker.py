@@ -7,8 +7,8 @@ Reads commands from standard input and answers on standard output, both as lines
 ``{"command": "prepare", "row": name,   builds the row, runs it once and saves its results in that file
 "file": path}``
 ``{"command": "calibrate"}``            ``{"seconds": ...}``: about how long one call takes
-``{"command": "time", "calls": n,       ``{"seconds": [...]}``: per batch of n calls, the time of one call
-"batches": m}``
+``{"command": "time", "calls": n,       ``{"seconds": [...]}``: per batch of n calls, the time of one call;
+"batches": m, "warm": true}``           one call before that is not timed if ``warm`` is true
 ======================================= ===============================================================
 
 An answer ``{"error": sentence}`` says that a command failed.
@@ -24,6 +24,7 @@ import time
 import numpy as np
 
 from minigrad.bench.rows import ROWS
+from minigrad.bench.timing import LONG
 
 
 def open_library(name):
@@ -54,22 +55,26 @@ class Commands:
     def prepare(self, row, file):
         self.call = None  # let the previous row's memory go first
         gc.collect()
-        self.call, results = self.library.prepare(ROWS[row])
-        self.call()
+        row = ROWS[row]
+        self.call, results = self.library.prepare(row)
+        for _ in range(row.checked_calls):
+            self.call()
         np.savez(file, *results())
         return {}
 
     def calibrate(self):
-        calls = 1
-        while True:
+        calls, seconds = 1, self.time(1, 1, warm=False)["seconds"][0]
+        while seconds < LONG:
             seconds = min(self.time(calls, 3)["seconds"])
             if seconds * calls > 0.005:
                 return {"seconds": seconds}
             calls *= 4
+        return {"seconds": seconds}
 
-    def time(self, calls, batches):
+    def time(self, calls, batches, warm=True):
         call = self.call
-        call()  # the caches are full of another library's data, its threads may be asleep
+        if warm:
+            call()  # the caches are full of another library's data, its threads may be asleep
         samples = []
         for _ in range(batches):
             start = time.perf_counter()
