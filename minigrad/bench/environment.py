@@ -14,7 +14,8 @@ HANDICAPS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "NPY_DISABLE_CPU_FEATURES"
 
 # What somebody may well want to compare with; it is passed on, and the report shows it.
 SHOWN = ("MINIGRAD_LANES", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_OPT", "NUMBA_DISABLE_JIT",
-         "NUMBA_BOUNDSCHECK", "NUMBA_THREADING_LAYER", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "XLA_FLAGS")
+         "NUMBA_BOUNDSCHECK", "NUMBA_THREADING_LAYER", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_PROC_BIND",
+         "XLA_FLAGS")
 
 ROOT = Path(__file__).parent.parent.parent
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")

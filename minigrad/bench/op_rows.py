@@ -9,8 +9,8 @@ def _both(name, group, what, inputs, forward_work, backward_work, params=None, u
     """A row for the forward pass and one for forward and backward."""
     params = params or {}
     yield Row(f"{name}, forward", group, "forward", what, inputs, params, forward_work, unit, **more)
-    yield Row(f"{name}, forward + backward", group, "backward", what, inputs, params, forward_work + backward_work, unit,
-              **more)
+    yield Row(f"{name}, forward + backward", group, "backward", what, inputs, params, forward_work + backward_work,
+              unit, **more)
 
 
 def _gemm_rows():
@@ -137,5 +137,6 @@ def _engine_rows():
 
 def op_rows():
     """All of them, in the order of the report."""
-    for rows in (_gemm_rows, _conv_rows, _elementwise_rows, _reduction_rows, _layer_rows, _optimizer_rows, _engine_rows):
+    for rows in (_gemm_rows, _conv_rows, _elementwise_rows, _reduction_rows, _layer_rows, _optimizer_rows,
+                 _engine_rows):
         yield from rows()

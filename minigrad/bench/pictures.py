@@ -117,7 +117,8 @@ def _draw_dots(axes, found):
     step = 0.8 / max(len(everybody), 1)
     for number, group in enumerate(found.values()):
         for index, library in enumerate(everybody):
-            ratios = [ratio for row in group for label, ratio in row["ratios"].items() if label.split(",")[0] == library]
+            ratios = [ratio for row in group for label, ratio in row["ratios"].items()
+                      if label.split(",")[0] == library]
             if not ratios:
                 continue
             y = number + (index - (len(everybody) - 1) / 2) * step
@@ -138,7 +139,8 @@ def _finish(axes, ratios):
     low, high = min(*ratios, 1.0), max(*ratios, 1.0)
     margin = max(1.15, (high / low) ** 0.06)  # the numbers beside the longest bars
     axes.set_xlim(low / margin, high * margin)
-    marks = [mark for mark in (0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100, 300) if low / margin <= mark <= high * margin]
+    marks = [mark for mark in (0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100, 300)
+             if low / margin <= mark <= high * margin]
     axes.set_xticks(marks, [f"{mark:g}" for mark in marks], fontsize=8)
     axes.minorticks_off()
     axes.axvline(1, color="black", linewidth=0.8)

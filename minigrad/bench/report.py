@@ -134,8 +134,8 @@ def describe(report):
     return lines
 
 
-NOTE = ("Figures are medians; in parentheses the middle half. 1.30x: takes 1.30 times as long as minigrad, or 1.30 times "
-        "the memory.")
+NOTE = ("Figures are medians; in parentheses the middle half. 1.30x: takes 1.30 times as long as minigrad, or 1.30 "
+        "times the memory.")
 MET = {True: "met", False: "missed", None: ""}
 
 

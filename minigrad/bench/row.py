@@ -26,7 +26,7 @@ class Row:
     mode : str
         ``forward`` (nothing recorded), ``recorded`` (forward, with a graph), ``backward`` (forward and backward),
         ``train``, ``captured`` (a training step that minigrad records once and replays), ``infer`` (nets),
-        ``optimizer`` (one step), ``memory`` (of a training step), or ``import``, ``cached``, ``cold`` (whole processes).
+        ``optimizer`` (one step), ``memory`` (of a training step), or ``import``, ``cached``, ``cold`` (processes).
     what : str
         The op, net or optimizer.
     inputs : tuple

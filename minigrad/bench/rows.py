@@ -15,7 +15,7 @@ MEMORY_BATCH = 64
 def _net_row(title, group, mode, name, batch, **more):
     """float32 against float64 through a whole net: rounding turns a few decisions of ReLU and max pooling.
 
-    Seen up to 3e-3. The floor is for gradients that are exactly zero, as that of a bias in front of batch normalization.
+    Seen up to 3e-3. The floor is for gradients that are exactly zero, as that of a bias before batch normalization.
     """
     net = nets.NETS[name]._replace(batch=batch)
     return Row(title, group, mode, name, params={"batch": batch}, work=nets.flop(net, training=mode != "infer"),

@@ -14,8 +14,8 @@ def add_options(parser):
                         help="a regular expression that 'group: name' of a row has to match, such as '^nets' or 'gemm'")
     parser.add_argument("--list", action="store_true", help="print the names of the rows and do nothing else")
     parser.add_argument("--libraries", metavar="NAMES", type=lambda text: text.split(","),
-                        help="which to compare, with commas between: numpy, torch, torch.compile, jax (default: minigrad "
-                             "and all others installed)")
+                        help="which to compare, with commas between: numpy, torch, torch.compile, jax "
+                             "(default: minigrad and all others installed)")
     parser.add_argument("--quick", action="store_true",
                         help="a look in a few minutes: short turns, and without torch.compile, jax and first steps "
                              "unless --libraries or --rows name them")
@@ -51,6 +51,9 @@ def run(options):
     _check_outputs(options)
     if options.sources:
         figures = combine.merge([report.load(source) for source in options.sources])
+        if options.rows:
+            names = {row.name for row in rows}
+            figures = combine.complete({**figures, "rows": [r for r in figures["rows"] if r["name"] in names]})
     else:
         figures = _measure(options, rows)
     if options.json:
