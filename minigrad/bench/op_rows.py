@@ -28,7 +28,7 @@ def _gemm_rows():
 
 
 # (kernel, input, output channels, further arguments): 3x3 of the nets, then of every width at 32 channels and more.
-CONVOLUTIONS = (
+CONVOLUTIONS: tuple[tuple, ...] = (
     (3, (64, 1, 28, 28), 16, {}),
     (3, (64, 16, 14, 14), 32, {}),
     (3, (64, 3, 32, 32), 32, {}),
