@@ -84,6 +84,7 @@ def test_a_library_that_fails_leaves_the_others_alone():
 def test_turns_fill_their_time():
     assert harness.turn(1e-6, 0.1) == (10_000, 10)
     assert harness.turn(0.02, 0.1) == (1, 5)
+    assert harness.turn(0.2, 0.1) == (1, 3)
     assert harness.turn(3.0, 0.1) == (1, 1)
 
 

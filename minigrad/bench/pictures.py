@@ -7,7 +7,7 @@ from minigrad.bench.report import groups, labels
 
 COLOURS = {"numpy": "C0", "torch": "C1", "torch.compile": "C2", "jax": "C4", "minigrad": "C7"}
 BARS = ("nets", "captured")  # what the overview shows row by row
-AXIS = "figure / figure of minigrad, on a logarithmic scale; right of the line minigrad is ahead"
+AXIS = "time (or memory) in multiples of minigrad's, on a logarithmic scale; right of the line minigrad is ahead"
 
 
 def plot(report, path):
@@ -57,7 +57,7 @@ def _figure(height, rows, heights, title):
 
 def _height(rows):
     """Inches for the bars of some rows."""
-    return 0.17 * sum(len(row["ratios"]) + 0.8 for row in rows)
+    return 0.145 * sum(len(row["ratios"]) + 0.8 for row in rows)
 
 
 def _bars(group, rows, title, path):

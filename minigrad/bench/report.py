@@ -128,8 +128,9 @@ def describe(report):
     for name, about in environment["libraries"].items():
         lines.append((name, ", ".join([str(about.get("version", about.get("error")))] + [
             f"{key} {value}" for key, value in about.items() if key not in ("version", "error")])))
+    turns = f"{settings['rounds']} turn" + "s" * (settings["rounds"] > 1)
     milliseconds = 1000 * settings["turn seconds"]
-    lines.append(("timing", f"{settings['rounds']} turns of about {milliseconds:.0f} ms per row and library, "
+    lines.append(("timing", f"{turns} of about {milliseconds:.0f} ms per row and library, "
                             f"{len(report['rows'])} rows in {report.get('seconds', 0) / 60:.1f} minutes"))
     return lines
 
