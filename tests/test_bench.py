@@ -74,6 +74,27 @@ def test_kinds_of_wrong_results(wrong, message):
     assert message in _measure(minigrad=wrong)[1]["error"]
 
 
+def test_many_small_errors_are_one_large_error():
+    row = dataclasses.replace(TINY, tolerance=0.5, rms_tolerance=0.01, floor=0.1)
+    want = np.resize([1.0, -1.0], 1000)
+    single, everywhere = want.copy(), want * 1.02
+    single[7] += 0.3
+    harness.check([single], [want], row)
+    with pytest.raises(harness.Mismatch, match="by 0.02 in the root mean square, allowed are 0.011"):
+        harness.check([everywhere], [want], row)
+    harness.check([everywhere], [want], dataclasses.replace(row, rms_tolerance=0.02))
+
+
+def test_results_of_a_step_show_what_the_optimizer_did(monkeypatch):
+    row = _small_net("A", "train")
+    library = numpy_library.NumpyLibrary(np.dtype("float64"))
+    want = _results(library, row)
+    harness.check(want, want, row)
+    monkeypatch.setattr(numpy_library.SGD, "step", lambda self, gradients: None)
+    with pytest.raises(harness.Mismatch):
+        harness.check(_results(library, row), want, row)
+
+
 def test_a_library_that_fails_leaves_the_others_alone():
     workers, outcome = _measure(minigrad=_right, numpy=_fails)
     assert outcome["results"]["numpy"] == {"error": "add: no"}

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import importlib.util
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -93,7 +94,7 @@ def check(results, reference, row):
     ----------
     results, reference : list of numpy.ndarray
     row : Row
-        Its tolerance counts.
+        Its tolerances count.
 
     Raises
     ------
@@ -110,6 +111,15 @@ def check(results, reference, row):
         if not error <= row.tolerance * scale:
             raise Mismatch(f"result {index} of shape {got.shape} differs from the float64 reference by {error:.3g}, "
                            f"allowed are {row.tolerance * scale:.3g}")
+        if row.rms_tolerance < math.inf and want.size:
+            error, scale = _rms(got - want), _rms(want) + row.floor
+            if not error <= row.rms_tolerance * scale:
+                raise Mismatch(f"result {index} of shape {got.shape} differs from the float64 reference by {error:.3g} "
+                               f"in the root mean square, allowed are {row.rms_tolerance * scale:.3g}")
+
+
+def _rms(x):
+    return np.sqrt(np.square(x, dtype=np.float64).mean())
 
 
 def measure(row, workers, reference, rounds, turn_seconds=TURN_SECONDS, progress=lambda text: None):

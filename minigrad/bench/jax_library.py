@@ -57,6 +57,7 @@ def _train(net, parameters, running, x, labels):
         parameters = [p - nets.LEARNING_RATE * b for p, b in zip(parameters, buffers, strict=True)]
         return value, parameters, running, buffers
 
+    initial = jax.device_get(parameters)
     state = [None, parameters, running, [jnp.zeros_like(p) for p in parameters]]
     previous = [state[-1]]
 
@@ -67,7 +68,7 @@ def _train(net, parameters, running, x, labels):
     def results():  # the step keeps no gradients: they are what came into the momentum buffers
         value, parameters, running, buffers = jax.device_get(state)
         gradients = [b - nets.MOMENTUM * p for b, p in zip(buffers, jax.device_get(previous[0]), strict=True)]
-        return [value, *gradients, *parameters, *running]
+        return [value, *gradients, *nets.updates(parameters, initial), *running]
 
     return call, results
 

@@ -36,8 +36,8 @@ def render(report, pictures=None):
         "",
         "## Targets",
         "",
-        f"Ratios of medians in one run, at {report['environment']['threads']} threads (the targets are meant for 2); of "
-        "several rows each has to reach the figure.",
+        f"Ratios of medians in one run, at {report['environment']['threads']} threads (meant for 2); of several "
+        "rows each has to reach the figure.",
         "",
         *_table(["target", "wanted", "measured", ""],
                 [(o.claim, o.wanted, o.measured, f"**{MARK[o.met]}**" if o.met is False else MARK[o.met])

@@ -70,7 +70,8 @@ class NumpyLibrary:
             losses[0] = net.loss(x, labels)
             optimizer.step(net.gradients)
 
-        return call, lambda: [np.asarray(losses[0]), *net.gradients, *parameters, *net.running]
+        initial = [p.copy() for p in parameters]
+        return call, lambda: [np.asarray(losses[0]), *net.gradients, *nets.updates(parameters, initial), *net.running]
 
     @staticmethod
     def _optimizer(row, arrays):

@@ -37,7 +37,10 @@ class Row:
     work : float
         What one call does, in `unit`: ``FLOP``, ``B`` (memory that has to be read or written at least) or ``op``.
     tolerance, floor : float
-        A result may differ from the float64 reference by ``tolerance * (largest magnitude + floor)``.
+        No element of a result may differ from the float64 reference by more than
+        ``tolerance * (largest magnitude + floor)``.
+    rms_tolerance : float
+        Nor may the root mean square of the differences be more than ``rms_tolerance * (that of the values + floor)``.
     libraries : tuple of str
         Who takes part, where installed.
     threads : tuple of int
@@ -54,6 +57,7 @@ class Row:
     unit: str = ""
     tolerance: float = 1e-4
     floor: float = 0.0
+    rms_tolerance: float = math.inf
     libraries: tuple = OP_LIBRARIES
     threads: tuple = ()
 

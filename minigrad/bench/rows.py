@@ -13,13 +13,18 @@ MEMORY_BATCH = 64
 
 
 def _net_row(title, group, mode, name, batch, **more):
-    """float32 against float64 through a whole net: rounding turns a few decisions of ReLU and max pooling.
+    """A row of a net, whose results are compared with more patience than those of one op.
 
-    Seen up to 3e-3. The floor is for gradients that are exactly zero, as that of a bias before batch normalization.
+    A net computed in float64 by PyTorch agrees with the reference to 5e-5 in all rows. In float32 rounding turns a few
+    of up to 30 million decisions of ReLU and max pooling, which moves single gradients: for C at batch 256 NumPy itself
+    is off by 2e-2 of the largest element, and by 3e-3 in the root mean square. Three steps, of a captured row, multiply
+    that by five. The floor is for gradients that are exactly zero, as that of a bias before batch normalization.
     """
+    more |= {"tolerance": 0.2, "rms_tolerance": 0.05} if mode == "captured" else {
+        "tolerance": 0.05, "rms_tolerance": 0.01}
     net = nets.NETS[name]._replace(batch=batch)
     return Row(title, group, mode, name, params={"batch": batch}, work=nets.flop(net, training=mode != "infer"),
-               unit="FLOP", tolerance=1e-2, floor=1e-2, **more)
+               unit="FLOP", floor=1e-2, **more)
 
 
 def _net_rows():

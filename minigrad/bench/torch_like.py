@@ -168,7 +168,8 @@ class TorchLike:
         def results():
             own = list(model.parameters())
             running = [b for name, b in model.named_buffers() if "running" in name]
-            return [_array(t) for t in (losses[0], *[p.grad for p in own], *own, *running)]
+            before = [_array(t) for t in (losses[0], *[p.grad for p in own])]
+            return [*before, *nets.updates([_array(p) for p in own], parameters), *[_array(b) for b in running]]
 
         return step, results
 
