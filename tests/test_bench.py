@@ -305,38 +305,22 @@ def test_numpy_and_minigrad_agree_on_nets(name, mode):
         harness.check(_results(library, row), reference, row)
 
 
-def test_a_captured_step_is_what_capture_returns(monkeypatch):
-    """Without minigrad's kernels: the step that is captured, replayed, checked is the one of the row."""
-    library = torch_like.TorchLike("minigrad")
-    monkeypatch.delattr(minigrad, "capture", raising=False)
-    with pytest.raises(NotImplementedError, match="no minigrad.capture"):
-        library.prepare(_small_net("A", "captured"))
-
-    captured = []
-
-    def capture(step):
-        captured.append(step)
-        return lambda x, labels: (x.shape, labels.shape)
-
-    monkeypatch.setattr(minigrad, "capture", capture, raising=False)
-    library.prepare(_small_net("A", "captured"))[0]()
-    assert len(captured) == 1
-    library.prepare(_small_net("A", "train"))
-    assert len(captured) == 1
-    assert _small_net("A", "captured").checked_calls == 3
-
-
 @pytest.mark.skipif(not JIT, reason="takes minutes without compiled kernels")
-def test_several_steps_agree():
-    """As a captured row is checked; here with a step that is not captured, by each library's own rule of momentum."""
-    row = dataclasses.replace(_small_net("A", "captured"), libraries=())
+def test_a_captured_step_is_replayed_and_right(monkeypatch):
+    """The second and third call are replays: they leave the reference's loss, gradients and updates of three steps."""
+    row, captured, capture = _small_net("A", "captured"), [], minigrad.capture
+    monkeypatch.setattr(minigrad, "capture", lambda step: captured.append(capture(step)) or captured[-1])
     reference = _results(numpy_library.NumpyLibrary(np.dtype("float64")), row)
-    once = _results(numpy_library.NumpyLibrary(np.dtype("float64")), dataclasses.replace(row, mode="train"))
+    library = torch_like.TorchLike("minigrad")
+    harness.check(_results(library, row), reference, row)
+    assert len(captured) == len(captured[0].recordings) == 1
+
+    harness.check(_results(library, dataclasses.replace(row, params={"batch": 6, "captured": True})), reference, row)
+    assert len(captured) == 2
+    once = _results(library, dataclasses.replace(row, mode="train"))
+    assert len(captured) == 2
     with pytest.raises(harness.Mismatch):
         harness.check(once, reference, row)
-    library = torch_like.TorchLike("minigrad")
-    library._captured = lambda step: step
-    harness.check(_results(library, row), reference, row)
 
 
 def test_processes_do_not_see_what_slows_a_library(monkeypatch):

@@ -17,7 +17,7 @@ import minigrad
 from minigrad.bench import processes
 from minigrad.bench.combine import FORMAT, complete, with_ratios
 from minigrad.bench.environment import machine, of_process
-from minigrad.bench.timing import LONG, TURN_SECONDS, summary, turn
+from minigrad.bench.timing import LONG, TURN_SECONDS, WARM_SECONDS, summary, turn
 
 LIBRARIES = {"minigrad": "numba", "numpy": "numpy", "torch": "torch", "torch.compile": "torch", "jax": "jax"}
 """The names of the libraries, and the package that has to be installed for each."""
@@ -167,7 +167,8 @@ def measure(row, workers, reference, rounds, turn_seconds=TURN_SECONDS, progress
         for label in _rotated(list(turns), index):
             calls, batches = turns[label]
             try:
-                answer = workers[label].ask("time", calls=calls, batches=batches, warm=label not in slow)
+                warm = 0 if label in slow else WARM_SECONDS
+                answer = workers[label].ask("time", calls=calls, batches=batches, warm=warm)
                 samples.setdefault(label, []).extend(answer["seconds"])
             except WorkerError as error:
                 results[label] = {"error": str(error)}

@@ -137,9 +137,9 @@ def _finish(axes, ratios):
     """A logarithmic axis with readable numbers, the line at 1 and the legend outside."""
     axes.set_xscale("log")
     low, high = min(*ratios, 1.0), max(*ratios, 1.0)
-    margin = max(1.15, (high / low) ** 0.06)  # the numbers beside the longest bars
+    margin = max(1.2, (high / low) ** 0.09)  # room for the numbers beside the longest bars
     axes.set_xlim(low / margin, high * margin)
-    marks = [mark for mark in (0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100, 300)
+    marks = [mark for mark in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
              if low / margin <= mark <= high * margin]
     axes.set_xticks(marks, [f"{mark:g}" for mark in marks], fontsize=8)
     axes.minorticks_off()

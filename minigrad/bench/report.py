@@ -6,6 +6,7 @@ from pathlib import Path
 
 from minigrad.bench.combine import FORMAT
 from minigrad.bench.targets import evaluate
+from minigrad.bench.timing import WARM_SECONDS
 
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
 
@@ -130,7 +131,8 @@ def describe(report):
             f"{key} {value}" for key, value in about.items() if key not in ("version", "error")])))
     turns = f"{settings['rounds']} turn" + "s" * (settings["rounds"] > 1)
     milliseconds = 1000 * settings["turn seconds"]
-    lines.append(("timing", f"{turns} of about {milliseconds:.0f} ms per row and library, "
+    lines.append(("timing", f"{turns} of about {milliseconds:.0f} ms per row and library, each after "
+                            f"{1000 * WARM_SECONDS:.0f} ms that do not count, "
                             f"{len(report['rows'])} rows in {report.get('seconds', 0) / 60:.1f} minutes"))
     return lines
 

@@ -175,11 +175,7 @@ class TorchLike:
 
     def _captured(self, train_step):
         """The step as minigrad replays it; as it is for a library that has no such thing."""
-        if self.package != "minigrad":
-            return train_step
-        if not hasattr(self.library, "capture"):
-            raise NotImplementedError("this version of minigrad has no minigrad.capture")
-        return self.library.capture(train_step)
+        return self.library.capture(train_step) if self.package == "minigrad" else train_step
 
     def _infer(self, row, arrays):
         model, x = self._model(row, arrays[:-2]), self._tensor(arrays[-2])

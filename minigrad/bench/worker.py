@@ -8,7 +8,7 @@ Reads commands from standard input and answers on standard output, both as lines
 "file": path}``
 ``{"command": "calibrate"}``            ``{"seconds": ...}``: about how long one call takes
 ``{"command": "time", "calls": n,       ``{"seconds": [...]}``: per batch of n calls, the time of one call;
-"batches": m, "warm": true}``           one call before that is not timed if ``warm`` is true
+"batches": m, "warm": seconds}``        calls before that, for so many seconds, are not timed
 ======================================= ===============================================================
 
 An answer ``{"error": sentence}`` says that a command failed.
@@ -24,7 +24,7 @@ import time
 import numpy as np
 
 from minigrad.bench.rows import ROWS
-from minigrad.bench.timing import LONG
+from minigrad.bench.timing import LONG, WARM_SECONDS
 
 
 def open_library(name):
@@ -63,18 +63,19 @@ class Commands:
         return {}
 
     def calibrate(self):
-        calls, seconds = 1, self.time(1, 1, warm=False)["seconds"][0]
+        calls, warm, seconds = 1, WARM_SECONDS, self.time(1, 1, warm=0)["seconds"][0]
         while seconds < LONG:
-            seconds = min(self.time(calls, 3)["seconds"])
+            seconds = min(self.time(calls, 3, warm)["seconds"])
             if seconds * calls > 0.005:
                 return {"seconds": seconds}
-            calls *= 4
+            calls, warm = 4 * calls, 0
         return {"seconds": seconds}
 
-    def time(self, calls, batches, warm=True):
+    def time(self, calls, batches, warm):
         call = self.call
-        if warm:
-            call()  # the caches are full of another library's data, its threads may be asleep
+        end = time.perf_counter() + warm
+        while time.perf_counter() < end:
+            call()
         samples = []
         for _ in range(batches):
             start = time.perf_counter()
