@@ -15,7 +15,7 @@ HANDICAPS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "NPY_DISABLE_CPU_FEATURES"
 # What somebody may well want to compare with; it is passed on, and the report shows it.
 SHOWN = ("MINIGRAD_LANES", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_OPT", "NUMBA_DISABLE_JIT",
          "NUMBA_BOUNDSCHECK", "NUMBA_THREADING_LAYER", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_PROC_BIND",
-         "XLA_FLAGS")
+         "XLA_FLAGS", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 ROOT = Path(__file__).parent.parent.parent
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
