@@ -7,11 +7,23 @@ import os
 import numpy as np
 import pytest
 
+import minigrad
 from minigrad import bench
-from minigrad.bench import harness, markdown, nets, numpy_library, processes, report, torch_like
+from minigrad.bench import (
+    combine,
+    environment,
+    harness,
+    markdown,
+    numpy_library,
+    pictures,
+    processes,
+    report,
+    step_memory,
+    torch_like,
+)
 from minigrad.bench.rows import ROWS, Row
 
-TINY = ROWS["add 1,000"]
+TINY = ROWS["add 1,000, forward"]
 TURN = 0.002
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 
@@ -62,6 +74,27 @@ def test_kinds_of_wrong_results(wrong, message):
     assert message in _measure(minigrad=wrong)[1]["error"]
 
 
+def test_many_small_errors_are_one_large_error():
+    row = dataclasses.replace(TINY, tolerance=0.5, rms_tolerance=0.01, floor=0.1)
+    want = np.resize([1.0, -1.0], 1000)
+    single, everywhere = want.copy(), want * 1.02
+    single[7] += 0.3
+    harness.check([single], [want], row)
+    with pytest.raises(harness.Mismatch, match="by 0.02 in the root mean square, allowed are 0.011"):
+        harness.check([everywhere], [want], row)
+    harness.check([everywhere], [want], dataclasses.replace(row, rms_tolerance=0.02))
+
+
+def test_results_of_a_step_show_what_the_optimizer_did(monkeypatch):
+    row = _small_net("A", "train")
+    library = numpy_library.NumpyLibrary(np.dtype("float64"))
+    want = _results(library, row)
+    harness.check(want, want, row)
+    monkeypatch.setattr(numpy_library.SGD, "step", lambda self, gradients: None)
+    with pytest.raises(harness.Mismatch):
+        harness.check(_results(library, row), want, row)
+
+
 def test_a_library_that_fails_leaves_the_others_alone():
     workers, outcome = _measure(minigrad=_right, numpy=_fails)
     assert outcome["results"]["numpy"] == {"error": "add: no"}
@@ -72,6 +105,7 @@ def test_a_library_that_fails_leaves_the_others_alone():
 def test_turns_fill_their_time():
     assert harness.turn(1e-6, 0.1) == (10_000, 10)
     assert harness.turn(0.02, 0.1) == (1, 5)
+    assert harness.turn(0.2, 0.1) == (1, 3)
     assert harness.turn(3.0, 0.1) == (1, 1)
 
 
@@ -92,11 +126,13 @@ def tiny_report():
 
 
 def test_report_has_its_fields_and_survives_json(tiny_report, tmp_path):
-    assert {"format", "date", "minigrad", "environment", "settings", "rows"} == set(tiny_report)
-    environment = tiny_report["environment"]
-    assert {"processor", "processors", "usable processors", "platform", "python", "threads"} < set(environment)
-    assert environment["threads"] == 1
-    assert environment["libraries"]["numpy"]["version"] == np.__version__
+    assert {"format", "date", "minigrad", "environment", "settings", "seconds", "rows"} == set(tiny_report)
+    machine = tiny_report["environment"]
+    assert {"processor", "processors", "usable processors", "vector instructions", "caches", "platform", "python",
+            "threads"} < set(machine)
+    assert machine["threads"] == 1
+    about = machine["libraries"]["numpy"]
+    assert about["version"] == np.__version__ and ("chosen core" in about or "built as" in about)
     for row in tiny_report["rows"]:
         assert {"name", "group", "work", "unit", "results"} < set(row) and "error" not in row
         found = row["results"]["numpy"]
@@ -111,18 +147,22 @@ def test_markdown_from_json(tiny_report, tmp_path):
     text = markdown.render(report.load(tmp_path / "figures.json"))
     assert "## Elementwise" in text and "## Nets" in text and "## Processes" in text
     assert "**2.00x**" in text and "GFLOP/s" in text
-    assert "faster" not in text.split("## Elementwise")[1] and "failed" not in text
+    assert "ahead" not in text.split("## Elementwise")[1] and "failed" not in text
     for line in text.splitlines():
         if line.startswith("| add 1,000"):
             assert line.count("|") == 5
+        if line.startswith("| import"):  # no work, so no rate
+            assert line.count("|") == 4
 
 
 def test_markdown_lists_what_is_slower_and_what_failed(tiny_report):
-    row = {**tiny_report["rows"][0], "ratios": {"numpy": 0.5}}
+    row = {**tiny_report["rows"][0], "ratios": {"numpy": 0.5, "torch": 0.25}}
     broken = {**row, "results": {"torch": {"error": "add: no"}}, "ratios": {}, "error": "torch: result 0 is off"}
     text = markdown.render({**tiny_report, "rows": [row, broken]})
-    assert "| add 1,000 | numpy | 0.50 |" in text.split("## Where another library is faster")[1]
-    assert "add 1,000: torch failed: add: no" in text.split("## What failed")[1]
+    assert "| add 1,000, forward | 0.25 | no reason recorded |" in text.split("## Rows below PyTorch")[1]
+    ahead = text.split("## Where NumPy, torch.compile or JAX is ahead")[1]
+    assert "| add 1,000, forward | numpy | 0.50 |" in ahead and "0.25" not in ahead
+    assert "add 1,000, forward: torch failed: add: no" in text.split("## What failed")[1]
     assert "not timed, a result is wrong: torch: result 0 is off" in text
 
 
@@ -137,12 +177,19 @@ def test_terminal_table(tiny_report, capsys, monkeypatch, with_rich):
     assert "add 1,000" in shown and "2.00x" in shown and "processor" in shown
 
 
-def test_picture(tiny_report, tmp_path):
+def test_pictures(tiny_report, tmp_path):
     pytest.importorskip("matplotlib")
-    report.plot(tiny_report, tmp_path / "bars.png")
-    assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+    drawn = pictures.plot(tiny_report, tmp_path / "bars.png")
+    assert {group: path.name for group, path in drawn.items()} == {
+        "": "bars.png", **{group: f"bars-{group}.png" for group in ("elementwise", "nets", "processes")}}
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn.values())
+    text = markdown.render(tiny_report, {"": "images/bars.png", "nets": "images/bars-nets.png"})
+    assert "(images/bars.png)" in text.split("## Targets")[0] and "(images/bars-nets.png)" in text.split("## Nets")[1]
+
+    only = {**tiny_report, "rows": tiny_report["rows"][:1]}
+    assert pictures.plot(only, tmp_path / "one.png") == {"elementwise": tmp_path / "one.png"}
     with pytest.raises(ValueError, match="nothing to draw"):
-        report.plot({**tiny_report, "rows": []}, tmp_path / "none.png")
+        pictures.plot({**tiny_report, "rows": []}, tmp_path / "none.png")
 
 
 def test_report_of_another_kind_is_refused(tmp_path):
@@ -180,7 +227,7 @@ def test_a_worker_that_dies_is_reported_and_replaced():
 
 
 def test_selection():
-    assert [row.name for row in bench.select("^GEMM: gemm 16 ")] == ["gemm 16 x 16 x 16"]
+    assert [row.name for row in bench.select("^GEMM: gemm 16 .*forward$")] == ["gemm 16 x 16 x 16, forward"]
     assert bench.select() == list(ROWS.values())
     with pytest.raises(ValueError, match="no row matches 'no such row'; the groups are nets"):
         bench.select("no such row")
@@ -191,7 +238,7 @@ def test_selection():
 
 
 def test_the_table_is_sound():
-    assert len(ROWS) > 60
+    assert len(ROWS) > 200
     for name, row in ROWS.items():
         assert name == row.name and row.group and set(row.libraries) <= set(bench.LIBRARIES)
         if row.mode in ("forward", "recorded", "backward"):
@@ -209,7 +256,7 @@ def _small(row):
         shape = spec[1] if spec and spec[0] == "uniform" else spec
         if len(shape) == 1:
             shape = (1000 if shape[0] == 1_000_000 else shape[0],)
-        elif position == 0:
+        elif position == 0 or row.what == "add" and shape[0] == row.inputs[0][0]:
             shape = (4, *shape[1:])
         return ("uniform", shape, *spec[2:]) if spec and spec[0] == "uniform" else shape
 
@@ -219,13 +266,19 @@ def _small(row):
 
 def _results(library, row):
     call, results = library.prepare(row)
-    call()
+    for _ in range(row.checked_calls):
+        call()
     return results()
 
 
-# One row for every op and number of dimensions; forward is part of forward and backward.
-OP_ROWS = {(row.what, len(row.inputs[0]), row.params.get("dim")): _small(row) for row in ROWS.values()
-           if row.mode in ("forward", "backward") and row.group != "gemm"}
+def _small_net(name, mode):
+    row = next(row for row in ROWS.values() if row.mode == mode and row.what == name)
+    return dataclasses.replace(row, params={"batch": 6})
+
+
+# One row for every op, number of dimensions and set of arguments; forward is part of forward and backward.
+OP_ROWS = {(row.what, len(row.inputs[0]), *row.params.items()): _small(row) for row in ROWS.values()
+           if row.mode in ("forward", "backward") and row.what != "matmul"}
 
 
 @pytest.mark.parametrize("row", OP_ROWS.values(), ids=lambda row: row.name)
@@ -245,10 +298,104 @@ def test_numpy_and_minigrad_agree_on_optimizers(what):
 @pytest.mark.skipif(not JIT, reason="takes minutes without compiled kernels")
 @pytest.mark.parametrize("name", ["A", "B", "C"])
 @pytest.mark.parametrize("mode", ["train", "infer"])
-def test_numpy_and_minigrad_agree_on_nets(name, mode, monkeypatch):
-    monkeypatch.setitem(nets.NETS, name, nets.NETS[name]._replace(batch=6))
-    title = "training step" if mode == "train" else "inference"
-    row = next(row for row in bench.select(f"^nets: {title} {name}"))
+def test_numpy_and_minigrad_agree_on_nets(name, mode):
+    row = _small_net(name, mode)
     reference = _results(numpy_library.NumpyLibrary(np.dtype("float64")), row)
     for library in (numpy_library.NumpyLibrary(), torch_like.TorchLike("minigrad")):
         harness.check(_results(library, row), reference, row)
+
+
+@pytest.mark.skipif(not JIT, reason="takes minutes without compiled kernels")
+def test_a_captured_step_is_replayed_and_right(monkeypatch):
+    """The second and third call are replays: they leave the reference's loss, gradients and updates of three steps."""
+    row, captured, capture = _small_net("A", "captured"), [], minigrad.capture
+    monkeypatch.setattr(minigrad, "capture", lambda step: captured.append(capture(step)) or captured[-1])
+    reference = _results(numpy_library.NumpyLibrary(np.dtype("float64")), row)
+    library = torch_like.TorchLike("minigrad")
+    harness.check(_results(library, row), reference, row)
+    assert len(captured) == len(captured[0].recordings) == 1
+
+    harness.check(_results(library, dataclasses.replace(row, params={"batch": 6, "captured": True})), reference, row)
+    assert len(captured) == 2
+    once = _results(library, dataclasses.replace(row, mode="train"))
+    assert len(captured) == 2
+    with pytest.raises(harness.Mismatch):
+        harness.check(once, reference, row)
+
+
+def test_processes_do_not_see_what_slows_a_library(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
+    monkeypatch.setenv("MINIGRAD_LANES", "16")
+    found = environment.of_process(3)
+    assert "OPENBLAS_CORETYPE" not in found and found["OPENBLAS_NUM_THREADS"] == found["NUMBA_NUM_THREADS"] == "3"
+    assert found["MINIGRAD_LANES"] == "16"
+    machine = environment.machine()
+    assert machine["variables removed"] == {"OPENBLAS_CORETYPE": "Prescott"}
+    assert machine["variables set"]["MINIGRAD_LANES"] == "16"
+
+
+needs_linux = pytest.mark.skipif(not step_memory.CLEAR.exists(), reason="elsewhere only a process's peak is known")
+
+
+@needs_linux
+def test_growth_counts_what_has_been_freed_again():
+    def use():
+        array = np.ones(2**22)  # 32 MiB
+        del array
+
+    assert 31 * 2**20 < step_memory.peak_growth(use) < 40 * 2**20  # Linux counts pages in batches
+    assert step_memory.peak_growth(lambda: None) < 2**20
+
+
+@needs_linux
+def test_memory_of_a_step():
+    row = next(row for row in ROWS.values() if row.mode == "memory" and row.what == "A")
+    found = processes.measure(row, ["numpy"], 1, 1, lambda text: None)["results"]["numpy"]
+    assert found["samples"] == 1 and 2**19 < found["median"] < 2**24, found
+
+
+def test_a_process_that_fails_is_reported():
+    row = Row("training step nowhere", "memory", "memory", "A")
+    assert "KeyError" in processes.measure(row, ["numpy"], 1, 1, lambda text: None)["results"]["numpy"]["error"]
+
+
+def test_the_report_so_far_is_kept():
+    kept = []
+    bench.run([TINY, ROWS["add 1,000, forward + backward"]], ["numpy"], 1, 1, TURN, keep=kept.append)
+    assert [len(report["rows"]) for report in kept] == [1, 2]
+    combine.merge(kept)
+
+
+def test_command_line(tiny_report, tmp_path, capsys):
+    from minigrad.cli import main
+
+    assert main(["bench", "--list", "--rows", "^engine: one"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "engine: one mul, 8 elements, forward", "engine: one mul, 8 elements, forward + backward"]
+    assert main(["bench", "--json", str(tmp_path / "no" / "x.json")]) == 1
+    assert "there is no folder" in capsys.readouterr().err
+    assert main(["bench", "--markdown", str(tmp_path)]) == 1
+    assert "expected a file for --markdown" in capsys.readouterr().err
+    report.save(tiny_report, tmp_path / "figures.json")
+    assert main(["bench", "--from", str(tmp_path / "figures.json"), "--rows", "^nets",
+                 "--json", str(tmp_path / "nets.json")]) == 0
+    assert [row["name"] for row in report.load(tmp_path / "nets.json")["rows"]] == ["training step A, batch 60"]
+
+
+def test_quick_leaves_out_what_is_slow(monkeypatch, tiny_report):
+    from minigrad.cli import bench as command
+    from minigrad.cli import main
+
+    asked = []
+
+    def run(rows, libraries, rounds, threads, turn_seconds, progress, keep):
+        asked.append((rows, libraries, rounds, turn_seconds))
+        return tiny_report
+
+    monkeypatch.setattr(bench, "run", run)
+    monkeypatch.setattr(bench, "installed_libraries", lambda: list(bench.LIBRARIES))
+    assert main(["bench", "--quick"]) == main(["bench", "--quick", "--rows", "cached", "--libraries", "jax"]) == 0
+    (rows, libraries, rounds, turn), (named, own, _, _) = asked
+    assert libraries == ["minigrad", "numpy", "torch"] and own == ["minigrad", "jax"]
+    assert not {"cold", "cached"} & {row.mode for row in rows} and {row.mode for row in named} == {"cold", "cached"}
+    assert (rounds, turn) == (command.QUICK_ROUNDS, command.QUICK_TURN_SECONDS)

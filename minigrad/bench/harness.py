@@ -4,22 +4,23 @@ import contextlib
 import datetime
 import importlib.util
 import json
+import math
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 
 import minigrad
 from minigrad.bench import processes
+from minigrad.bench.combine import FORMAT, complete, with_ratios
 from minigrad.bench.environment import machine, of_process
-from minigrad.bench.timing import TURN_SECONDS, summary, turn
+from minigrad.bench.timing import LONG, TURN_SECONDS, WARM_SECONDS, summary, turn
 
 LIBRARIES = {"minigrad": "numba", "numpy": "numpy", "torch": "torch", "torch.compile": "torch", "jax": "jax"}
 """The names of the libraries, and the package that has to be installed for each."""
-
-FORMAT = 1
 
 
 class WorkerError(Exception):
@@ -93,7 +94,7 @@ def check(results, reference, row):
     ----------
     results, reference : list of numpy.ndarray
     row : Row
-        Its tolerance counts.
+        Its tolerances count.
 
     Raises
     ------
@@ -110,6 +111,15 @@ def check(results, reference, row):
         if not error <= row.tolerance * scale:
             raise Mismatch(f"result {index} of shape {got.shape} differs from the float64 reference by {error:.3g}, "
                            f"allowed are {row.tolerance * scale:.3g}")
+        if row.rms_tolerance < math.inf and want.size:
+            error, scale = _rms(got - want), _rms(want) + row.floor
+            if not error <= row.rms_tolerance * scale:
+                raise Mismatch(f"result {index} of shape {got.shape} differs from the float64 reference by {error:.3g} "
+                               f"in the root mean square, allowed are {row.rms_tolerance * scale:.3g}")
+
+
+def _rms(x):
+    return np.sqrt(np.square(x, dtype=np.float64).mean())
 
 
 def measure(row, workers, reference, rounds, turn_seconds=TURN_SECONDS, progress=lambda text: None):
@@ -134,7 +144,7 @@ def measure(row, workers, reference, rounds, turn_seconds=TURN_SECONDS, progress
         ``results``: per label a `summary`, or ``{"error": sentence}`` if the library could not run the row; and
         ``error``: a sentence if a result was wrong, in which case nothing has been timed.
     """
-    results, turns, samples = {}, {}, {}
+    results, turns, samples, slow = {}, {}, {}, set()
     with tempfile.TemporaryDirectory() as folder:
         progress("reference")
         try:
@@ -145,7 +155,9 @@ def measure(row, workers, reference, rounds, turn_seconds=TURN_SECONDS, progress
             progress(f"preparing {label}")
             try:
                 check(_prepare(worker, row, Path(folder) / f"{number}.npz"), expected, row)
-                turns[label] = turn(worker.ask("calibrate")["seconds"], turn_seconds)
+                seconds = worker.ask("calibrate")["seconds"]
+                turns[label] = turn(seconds, turn_seconds)
+                slow |= {label} if seconds > LONG else set()
             except Mismatch as error:
                 return {"results": {}, "error": f"{label}: {error}"}
             except WorkerError as error:
@@ -155,7 +167,8 @@ def measure(row, workers, reference, rounds, turn_seconds=TURN_SECONDS, progress
         for label in _rotated(list(turns), index):
             calls, batches = turns[label]
             try:
-                answer = workers[label].ask("time", calls=calls, batches=batches)
+                warm = 0 if label in slow else WARM_SECONDS
+                answer = workers[label].ask("time", calls=calls, batches=batches, warm=warm)
                 samples.setdefault(label, []).extend(answer["seconds"])
             except WorkerError as error:
                 results[label] = {"error": str(error)}
@@ -177,7 +190,8 @@ def _rotated(labels, index):
     return labels[start:] + labels[:start]
 
 
-def run(rows, libraries=None, rounds=7, threads=None, turn_seconds=TURN_SECONDS, progress=lambda text: None):
+def run(rows, libraries=None, rounds=7, threads=None, turn_seconds=TURN_SECONDS, progress=lambda text: None,
+        keep=lambda report: None):
     """Run rows of the table.
 
     Parameters
@@ -193,6 +207,8 @@ def run(rows, libraries=None, rounds=7, threads=None, turn_seconds=TURN_SECONDS,
         How long a turn is to take.
     progress : callable
         Called with a line about what happens now.
+    keep : callable
+        Called with the report so far after every row.
 
     Returns
     -------
@@ -212,15 +228,21 @@ def run(rows, libraries=None, rounds=7, threads=None, turn_seconds=TURN_SECONDS,
     def worker_of(library, count):
         return workers.setdefault((library, count), Worker(library, count))
 
-    report = {
+    report: dict = {
         "format": FORMAT,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": _now(),
         "minigrad": minigrad.__version__,
         "environment": {**environment, "threads": threads, "libraries": {}},
         "settings": {"rounds": rounds, "turn seconds": turn_seconds, "libraries": libraries},
         "rows": [],
     }
+    start = time.perf_counter()
     try:
+        for name in libraries:
+            try:
+                report["environment"]["libraries"][name] = worker_of(name, threads).ask("about")
+            except WorkerError as error:
+                report["environment"]["libraries"][name] = {"error": str(error)}
         for number, row in enumerate(rows):
             def tell(text, number=number, row=row):
                 progress(f"{number + 1}/{len(rows)} {row.name}: {text}")
@@ -233,15 +255,16 @@ def run(rows, libraries=None, rounds=7, threads=None, turn_seconds=TURN_SECONDS,
                         for name in taking_part for count in row.threads or (threads,)}
                 outcome = measure(row, some, worker_of("reference", threads), rounds, turn_seconds, tell)
             report["rows"].append(_entry(row, outcome))
-        for name in libraries:
-            try:
-                report["environment"]["libraries"][name] = worker_of(name, threads).ask("about")
-            except WorkerError as error:
-                report["environment"]["libraries"][name] = {"error": str(error)}
+            report["seconds"] = round(time.perf_counter() - start, 1)
+            keep(complete(report))
     finally:
         for worker in workers.values():
             worker.close()
-    return report
+    return complete(report)
+
+
+def _now():
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _known(libraries):
@@ -263,10 +286,5 @@ def _label(library, threads, row):
 def _entry(row, outcome):
     """What the report says of a row; ratios above 1 mean that minigrad is faster."""
     entry = {"name": row.name, "group": row.group, "mode": row.mode, "work": row.work, "unit": row.unit, **outcome}
-    medians = {label: result["median"] for label, result in outcome["results"].items() if "median" in result}
-    own = "minigrad"
-    if row.threads:
-        own = _label("minigrad", max(row.threads), row)
-    if own in medians:
-        entry["ratios"] = {label: median / medians[own] for label, median in medians.items() if label != own}
-    return entry
+    own = _label("minigrad", max(row.threads), row) if row.threads else "minigrad"
+    return with_ratios(entry, own)

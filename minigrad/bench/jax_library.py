@@ -14,7 +14,8 @@ class JaxLibrary:
 
     def about(self):
         """Version and settings, as a dict."""
-        return {"version": jax.__version__, "backend": jax.default_backend()}
+        usable = {"processors in use": len(os.sched_getaffinity(0))} if hasattr(os, "sched_getaffinity") else {}
+        return {"version": jax.__version__, "backend": jax.default_backend(), **usable}
 
     def set_threads(self, threads):
         """XLA has no setting: its thread pool, started at the first use, is as large as the set of processors."""
@@ -25,7 +26,7 @@ class JaxLibrary:
     def prepare(self, row):
         """Two functions: one does the row's work once, the other returns the latest results as arrays."""
         *parameters, x, labels = [jnp.asarray(array) for array in row.arrays()]
-        net = nets.NETS[row.what]
+        net = row.net()
         running = [jnp.full(sizes[0], value, jnp.float32) for kind, *sizes in net.layers
                    if kind.startswith("batch_norm") for value in (0, 1)]
         if row.mode == "infer":
@@ -56,14 +57,18 @@ def _train(net, parameters, running, x, labels):
         parameters = [p - nets.LEARNING_RATE * b for p, b in zip(parameters, buffers, strict=True)]
         return value, parameters, running, buffers
 
+    initial = jax.device_get(parameters)
     state = [None, parameters, running, [jnp.zeros_like(p) for p in parameters]]
+    previous = [state[-1]]
 
     def call():
+        previous[0] = state[-1]
         state[:] = jax.block_until_ready(step(*state[1:], x, labels))
 
-    def results():  # after the first step the momentum buffers are the gradients
+    def results():  # the step keeps no gradients: they are what came into the momentum buffers
         value, parameters, running, buffers = jax.device_get(state)
-        return [value, *buffers, *parameters, *running]
+        gradients = [b - nets.MOMENTUM * p for b, p in zip(buffers, jax.device_get(previous[0]), strict=True)]
+        return [value, *gradients, *nets.updates(parameters, initial), *running]
 
     return call, results
 

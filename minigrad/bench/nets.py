@@ -49,7 +49,7 @@ NETS = {
 """A: the MLP of the BatchNorm paper's MNIST experiment. B: a small CNN, MNIST shape. C: VGG-like, CIFAR shape."""
 
 CLASSES = 10
-LEARNING_RATE, MOMENTUM = 0.01, 0.9
+LEARNING_RATE, MOMENTUM = 1e-3, 0.9  # small, so that the rounding of one step is not magnified by the next
 
 
 def initial_parameters(net, rng):
@@ -69,6 +69,14 @@ def batch(net, rng):
     """Random images or vectors (N, *shape) and labels (N,)."""
     x = rng.standard_normal((net.batch, *net.shape), dtype=np.float32)
     return x, rng.integers(0, CLASSES, net.batch)
+
+
+def updates(parameters, initial):
+    """By how much steps have changed the parameters, in units of the learning rate.
+
+    These are results to compare: the parameters themselves are nearly the same whatever the optimizer did.
+    """
+    return [(now - before) / LEARNING_RATE for now, before in zip(parameters, initial, strict=True)]
 
 
 def flop(net, training):

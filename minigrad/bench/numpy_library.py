@@ -22,7 +22,15 @@ class NumpyLibrary:
     def about(self):
         """Version and settings, as a dict."""
         blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
-        return {"version": np.__version__, "BLAS": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()}
+        about = {"version": np.__version__, "BLAS": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()}
+        try:
+            import threadpoolctl
+        except ImportError:
+            return {**about, "built as": blas.get("openblas configuration", "unknown")}
+        for found in threadpoolctl.threadpool_info():
+            if found["internal_api"] == "openblas":  # its kernels are chosen when it is loaded
+                about |= {"chosen core": found.get("architecture", "unknown"), "threads in use": found["num_threads"]}
+        return about
 
     def set_threads(self, threads):
         """OpenBLAS has read the number from the environment."""
@@ -30,10 +38,10 @@ class NumpyLibrary:
     def prepare(self, row):
         """Two functions: one does the row's work once, the other returns the latest results as arrays."""
         arrays = [a.astype(self.dtype) if a.dtype == np.float32 else a for a in row.arrays()]
-        if row.mode in ("train", "cached", "cold"):
+        if row.mode in ("train", "captured", "memory", "cached", "cold"):
             return self._train(row, arrays)
         if row.mode == "infer":
-            net = NumpyNet(nets.NETS[row.what], arrays[:-2])
+            net = NumpyNet(row.net(), arrays[:-2])
             return _keep_last(lambda: [net.predict(arrays[-2])])
         if row.mode == "optimizer":
             return self._optimizer(row, arrays)
@@ -54,7 +62,7 @@ class NumpyLibrary:
     @staticmethod
     def _train(row, arrays):
         *parameters, x, labels = arrays
-        net = NumpyNet(nets.NETS[row.what], parameters)
+        net = NumpyNet(row.net(), parameters)
         optimizer = SGD(parameters, nets.LEARNING_RATE, nets.MOMENTUM)
         losses = [None]
 
@@ -62,7 +70,8 @@ class NumpyLibrary:
             losses[0] = net.loss(x, labels)
             optimizer.step(net.gradients)
 
-        return call, lambda: [np.asarray(losses[0]), *net.gradients, *parameters, *net.running]
+        initial = [p.copy() for p in parameters]
+        return call, lambda: [np.asarray(losses[0]), *net.gradients, *nets.updates(parameters, initial), *net.running]
 
     @staticmethod
     def _optimizer(row, arrays):

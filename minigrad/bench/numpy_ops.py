@@ -4,6 +4,8 @@ The best that stays readable: matrix products for convolution, no needless tempo
 takes arrays and returns its result and ``backward(grad)``, which returns one gradient per input (None for labels).
 """
 
+import math
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -21,6 +23,28 @@ def add(a, b):
 
 def mul(a, b):
     return a * b, lambda grad: (_sum_to(grad * b, a.shape), _sum_to(grad * a, b.shape))
+
+
+def div(a, b):
+    out = a / b
+
+    def backward(grad):
+        grad_a = grad / b
+        grad_b = grad_a * out
+        np.negative(grad_b, out=grad_b)
+        return _sum_to(grad_a, a.shape), _sum_to(grad_b, b.shape)
+
+    return out, backward
+
+
+def pow(x, exponent):
+    def backward(grad):
+        grad_x = x ** (exponent - 1)
+        grad_x *= exponent
+        grad_x *= grad
+        return (grad_x,)
+
+    return x**exponent, backward
 
 
 def exp(x):
@@ -63,6 +87,20 @@ def relu(x):
     return out, lambda grad: (grad * (out > 0),)
 
 
+_erf = np.frompyfunc(math.erf, 1, 1)
+
+
+def gelu(x):
+    """Only as the reference: NumPy has no erf, and this one calls Python for every element."""
+    below = (_erf(x / math.sqrt(2)).astype(x.dtype) + 1) / 2
+
+    def backward(grad):
+        density = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+        return (grad * (below + x * density),)
+
+    return x * below, backward
+
+
 def sum(x, dim):
     def backward(grad):
         return (np.broadcast_to(grad if dim is None else np.expand_dims(grad, dim), x.shape).copy(),)
@@ -98,32 +136,35 @@ def linear(x, weight, bias):
     return out, backward
 
 
-def conv2d(x, weight, bias, padding):
-    """Stride 1. Every window becomes a column, so that the convolution is one matrix product per image."""
+def conv2d(x, weight, bias, padding, stride=1, dilation=1, groups=1):
+    """Every window becomes a column, so that the convolution is one matrix product per image and group."""
     n, c, h, w = x.shape
     o, _, kh, kw = weight.shape
-    padded = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-    windows = sliding_window_view(padded, (kh, kw), (2, 3))
+    padded = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding))) if padding else x
+    windows = sliding_window_view(padded, ((kh - 1) * dilation + 1, (kw - 1) * dilation + 1), (2, 3))
+    windows = windows[:, :, ::stride, ::stride, ::dilation, ::dilation]
     oh, ow = windows.shape[2:4]
-    columns = windows.transpose(0, 1, 4, 5, 2, 3).reshape(n, c * kh * kw, oh * ow)
-    matrix = weight.reshape(o, -1)
-    out = matrix @ columns
-    out += bias[:, None]
+    columns = windows.transpose(0, 1, 4, 5, 2, 3).reshape(n, groups, c // groups * kh * kw, oh * ow)
+    matrix = weight.reshape(groups, o // groups, -1)
+    out = (matrix @ columns).reshape(n, o, oh, ow)
+    out += bias[:, None, None]
 
     def backward(grad, needs_x=True):
-        grad = grad.reshape(n, o, oh * ow)
-        grad_weight = (grad @ columns.transpose(0, 2, 1)).sum(0).reshape(weight.shape)
-        grad_bias = grad.sum((0, 2))
+        grad_bias = grad.sum((0, 2, 3))
+        grad = grad.reshape(n, groups, o // groups, oh * ow)
+        grad_weight = (grad @ columns.swapaxes(2, 3)).sum(0).reshape(weight.shape)
         if not needs_x:
             return None, grad_weight, grad_bias
-        shares = (matrix.T @ grad).reshape(n, c, kh, kw, oh, ow)
+        shares = (matrix.swapaxes(1, 2) @ grad).reshape(n, c, kh, kw, oh, ow)
         grad_padded = np.zeros_like(padded)
         for i in range(kh):
             for j in range(kw):
-                grad_padded[:, :, i : i + oh, j : j + ow] += shares[:, :, i, j]
+                top, left = i * dilation, j * dilation
+                rows, cols = slice(top, top + oh * stride, stride), slice(left, left + ow * stride, stride)
+                grad_padded[:, :, rows, cols] += shares[:, :, i, j]
         return grad_padded[:, :, padding : padding + h, padding : padding + w], grad_weight, grad_bias
 
-    return out.reshape(n, o, oh, ow), backward
+    return out, backward
 
 
 def batch_norm(x, weight, bias, eps=1e-5, statistics=None):
@@ -174,6 +215,25 @@ def max_pool2d(x, size=2):
     return out, backward
 
 
+def avg_pool2d(x, size=2):
+    """Windows that do not overlap; rows and columns that fill no window are left out."""
+    h, w = x.shape[2] // size * size, x.shape[3] // size * size
+    corners = [(..., slice(i, h, size), slice(j, w, size)) for i in range(size) for j in range(size)]
+    out = x[corners[0]].copy()
+    for corner in corners[1:]:
+        out += x[corner]
+    out *= 1 / size**2
+
+    def backward(grad):
+        grad_x = np.zeros_like(x)
+        share = grad * (1 / size**2)
+        for corner in corners:
+            grad_x[corner] = share
+        return (grad_x,)
+
+    return out, backward
+
+
 def cross_entropy(logits, target):
     """Mean over the batch."""
     shifted = logits - logits.max(1, keepdims=True)
@@ -218,8 +278,8 @@ def fan_out(x, w, width):
 
 OPS = {
     f.__name__: f
-    for f in (add, mul, exp, log, tanh, sigmoid, relu, sum, softmax, matmul, linear, conv2d, batch_norm, max_pool2d,
-              cross_entropy, chain, fan_out)
+    for f in (add, mul, div, pow, exp, log, tanh, sigmoid, relu, gelu, sum, softmax, matmul, linear, conv2d, batch_norm,
+              max_pool2d, avg_pool2d, cross_entropy, chain, fan_out)
 }
 
 

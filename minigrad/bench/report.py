@@ -1,7 +1,12 @@
-"""Shows a report on the terminal and as a picture."""
+"""A report as JSON and as a table on the terminal; `markdown` and `pictures` build on the texts it makes."""
 
 import json
+import re
 from pathlib import Path
+
+from minigrad.bench.combine import FORMAT
+from minigrad.bench.targets import evaluate
+from minigrad.bench.timing import WARM_SECONDS
 
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
 
@@ -19,8 +24,6 @@ def load(path):
     ValueError
         If the file is no report of this version.
     """
-    from minigrad.bench.harness import FORMAT
-
     try:
         report = json.loads(Path(path).read_text())
     except json.JSONDecodeError as error:
@@ -38,6 +41,11 @@ def duration(seconds):
     return f"{seconds * 1e9:.0f} ns"
 
 
+def quantity(row, value):
+    """What was measured, with its unit: a time, or memory in MiB."""
+    return f"{_three_digits(value / 2**20)} MiB" if row["mode"] == "memory" else duration(value)
+
+
 def _three_digits(value):
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
@@ -53,10 +61,12 @@ def rate(row, result):
     return f"{_three_digits(value / scale)} {prefix}{row['unit']}/s"
 
 
-def spread(result):
-    """The middle half of the times: ``1.20-1.31 ms``."""
-    low, high = duration(result["p25"]), duration(result["p75"])
-    return f"{low.split()[0]}-{high}" if low.split()[1] == high.split()[1] else f"{low}-{high}"
+def spread(row, result):
+    """The middle half of the figures, in parentheses: ``(1.20-1.31 ms)``; empty for a difference of medians."""
+    if "p25" not in result:
+        return ""
+    low, high = quantity(row, result["p25"]), quantity(row, result["p75"])
+    return f"({low.split()[0]}-{high})" if low.split()[1] == high.split()[1] else f"({low}-{high})"
 
 
 def groups(report):
@@ -85,7 +95,8 @@ def _cell(row, label):
     if "error" in result:
         return "failed"
     ratio = row.get("ratios", {}).get(label)
-    return duration(result["median"]) + (f"  {ratio:.2f}x" if ratio is not None else f"  ({spread(result)})")
+    more = f"{ratio:.2f}x" if ratio is not None else spread(row, result)
+    return f"{quantity(row, result['median'])}  {more}".rstrip()
 
 
 def errors(report):
@@ -106,18 +117,29 @@ def describe(report):
         ("date", report["date"]),
         ("processor", f"{environment['processor']}, {environment['usable processors']} of "
                       f"{environment['processors']} usable"),
+        ("instructions", environment["vector instructions"]),
+        ("caches", environment["caches"]),
         ("threads", str(environment["threads"])),
         ("python", f"{environment['python']} on {environment['platform']}"),
     ]
+    for kind in ("removed", "set"):
+        variables = environment[f"variables {kind}"]
+        if variables:
+            lines.append((f"{kind}", "environment variables " + " ".join(f"{k}={v}" for k, v in variables.items())))
     for name, about in environment["libraries"].items():
         lines.append((name, ", ".join([str(about.get("version", about.get("error")))] + [
             f"{key} {value}" for key, value in about.items() if key not in ("version", "error")])))
+    turns = f"{settings['rounds']} turn" + "s" * (settings["rounds"] > 1)
     milliseconds = 1000 * settings["turn seconds"]
-    lines.append(("timing", f"{settings['rounds']} turns of about {milliseconds:.0f} ms per row and library"))
+    lines.append(("timing", f"{turns} of about {milliseconds:.0f} ms per row and library, each after "
+                            f"{1000 * WARM_SECONDS:.0f} ms that do not count, "
+                            f"{len(report['rows'])} rows in {report.get('seconds', 0) / 60:.1f} minutes"))
     return lines
 
 
-NOTE = "Times are medians; in parentheses the middle half. 1.30x: takes 1.30 times as long as minigrad."
+NOTE = ("Figures are medians; in parentheses the middle half. 1.30x: takes 1.30 times as long as minigrad, or 1.30 "
+        "times the memory.")
+MET = {True: "met", False: "missed", None: ""}
 
 
 def show(report, file=None):
@@ -128,6 +150,10 @@ def show(report, file=None):
         columns = labels(rows)
         header = [group, *columns, columns[0] if columns else ""]
         _print_table(header, [cells(row, columns) for row in rows], file)
+    measured = [outcome for outcome in evaluate(report) if outcome.met is not None]
+    if measured:
+        _print_table(["target", "wanted", "measured", ""],
+                     [[o.claim, o.wanted, o.measured, MET[o.met]] for o in measured], file)
     print(f"\n{NOTE}", file=file)
     for text in errors(report):
         print(text, file=file)
@@ -158,54 +184,9 @@ def _print_table(header, lines, file):
 
 def _style(text):
     """Green where minigrad is faster, red where it is slower or something failed."""
-    if text == "failed":
+    if text in ("failed", "missed"):
         return "bold red"
-    if not text.endswith("x") or "  " not in text:
-        return ""
-    return "green" if float(text.split()[-1][:-1]) >= 1 else "red"
-
-
-def plot(report, path):
-    """Write a PNG: per row and library, how many times as long as minigrad it takes, on a logarithmic axis.
-
-    Raises
-    ------
-    ValueError
-        If the report holds no ratios.
-    """
-    from matplotlib.figure import Figure
-
-    found = {group: [row for row in rows if row.get("ratios")] for group, rows in groups(report).items()}
-    found = {group: rows for group, rows in found.items() if rows}
-    if not found:
-        raise ValueError("bench: nothing to draw, since minigrad was not compared with another library")
-    everybody = labels([row for rows in found.values() for row in rows])
-    heights = [sum(len(row["ratios"]) + 1 for row in rows) for rows in found.values()]
-    figure = Figure(figsize=(10, 1 + 0.14 * sum(heights) + 0.5 * len(heights)), layout="constrained")
-    panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights, sharex=True)[:, 0]
-    for axes, (group, rows) in zip(panels, found.items(), strict=True):
-        _draw_group(axes, group, rows, everybody)
-    panels[-1].set_xlabel("time / time of minigrad (right of the line minigrad is faster)")
-    figure.savefig(path, dpi=120)
-
-
-def _draw_group(axes, group, rows, everybody):
-    position, ticks, seen = 0, [], set()
-    for row in rows:
-        first = position
-        for label, ratio in row["ratios"].items():
-            bar = axes.barh(position, ratio - 1, left=1, height=0.8, color=f"C{everybody.index(label) % 10}",
-                            label=None if label in seen else label)
-            axes.bar_label(bar, [f"{ratio:.2f}"], fontsize=6, padding=2)
-            seen.add(label)
-            position += 1
-        ticks.append(((first + position - 1) / 2, row["name"]))
-        position += 1
-    axes.set_xscale("log")
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_yticks([y for y, _ in ticks], [name for _, name in ticks], fontsize=7)
-    axes.invert_yaxis()
-    axes.set_ylim(position - 1, -1)
-    axes.set_title(group, loc="left", fontsize=9)
-    axes.legend(fontsize=7)
-    axes.grid(axis="x", alpha=0.3)
+    if text == "met":
+        return "green"
+    ratio = re.search(r"  ([\d.]+)x$", text)
+    return "" if not ratio else "green" if float(ratio[1]) >= 1 else "red"

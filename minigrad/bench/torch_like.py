@@ -22,17 +22,22 @@ def _fan_out(F, x, w, width):
 OPS = {
     "add": lambda F, a, b: a + b,
     "mul": lambda F, a, b: a * b,
+    "div": lambda F, a, b: a / b,
     "exp": lambda F, x: x.exp(),
     "log": lambda F, x: x.log(),
     "tanh": lambda F, x: x.tanh(),
     "sigmoid": lambda F, x: x.sigmoid(),
     "relu": lambda F, x: x.relu(),
+    "gelu": lambda F, x: F.gelu(x),
+    "pow": lambda F, x, exponent: x**exponent,
     "sum": lambda F, x, dim: x.sum(dim=dim),
     "softmax": lambda F, x, dim: x.softmax(dim),
     "matmul": lambda F, a, b: a @ b,
-    "conv2d": lambda F, x, weight, bias, padding: F.conv2d(x, weight, bias, padding=padding),
+    "linear": lambda F, x, weight, bias: F.linear(x, weight, bias),
+    "conv2d": lambda F, x, weight, bias, **how: F.conv2d(x, weight, bias, **how),
     "batch_norm": lambda F, x, weight, bias: F.batch_norm(x, None, None, weight, bias, training=True),
     "max_pool2d": lambda F, x: F.max_pool2d(x, 2),
+    "avg_pool2d": lambda F, x: F.avg_pool2d(x, 2),
     "cross_entropy": lambda F, logits, target: F.cross_entropy(logits, target),
     "chain": _chain,
     "fan_out": _fan_out,
@@ -58,7 +63,12 @@ class TorchLike:
     def about(self):
         """Version and settings, as a dict."""
         if self.package == "torch":
-            return {"version": self.library.__version__, "threads in use": self.library.get_num_threads()}
+            return {
+                "version": self.library.__version__,
+                "threads in use": self.library.get_num_threads(),
+                "instruction set": self.library.backends.cpu.get_cpu_capability(),
+                "oneDNN": "yes" if self.library.backends.mkldnn.is_available() else "no",
+            }
         import llvmlite
         import numba
 
@@ -80,8 +90,12 @@ class TorchLike:
 
     def prepare(self, row):
         """Two functions: one does the row's work once, the other returns the latest results as arrays."""
+        if self.compiled:
+            # Or it would take a net at another batch size for the same function called with a changing shape, compile
+            # it for any shape and, after a few rows, not at all.
+            self.library.compiler.reset()
         arrays = row.arrays()
-        if row.mode in ("train", "cached", "cold"):
+        if row.mode in ("train", "captured", "memory", "cached", "cold"):
             return self._train(row, arrays)
         if row.mode == "infer":
             return self._infer(row, arrays)
@@ -117,7 +131,7 @@ class TorchLike:
 
     def _model(self, row, parameters):
         nn = importlib.import_module("minigrad.layers") if self.package == "minigrad" else self.library.nn
-        model = nets.modules(nets.NETS[row.what], nn)
+        model = nets.modules(row.net(), nn)
         with self.library.no_grad():
             for parameter, array in zip(model.parameters(), parameters, strict=True):
                 parameter.copy_(self._tensor(array))
@@ -138,19 +152,30 @@ class TorchLike:
         loss_function = self.library.compile(loss_of) if self.compiled else loss_of
         losses = [None]
 
-        def step():
+        def train_step(x, labels):
             optimizer.zero_grad()
             loss = loss_function(x, labels)
             loss.backward()
             optimizer.step()
-            losses[0] = loss
+            return loss
+
+        captured = row.mode == "captured" or row.params.get("captured")
+        run = self._captured(train_step) if captured else train_step
+
+        def step():
+            losses[0] = run(x, labels)
 
         def results():
             own = list(model.parameters())
             running = [b for name, b in model.named_buffers() if "running" in name]
-            return [_array(t) for t in (losses[0], *[p.grad for p in own], *own, *running)]
+            before = [_array(t) for t in (losses[0], *[p.grad for p in own])]
+            return [*before, *nets.updates([_array(p) for p in own], parameters), *[_array(b) for b in running]]
 
         return step, results
+
+    def _captured(self, train_step):
+        """The step as minigrad replays it; as it is for a library that has no such thing."""
+        return self.library.capture(train_step) if self.package == "minigrad" else train_step
 
     def _infer(self, row, arrays):
         model, x = self._model(row, arrays[:-2]), self._tensor(arrays[-2])

@@ -7,8 +7,8 @@ Reads commands from standard input and answers on standard output, both as lines
 ``{"command": "prepare", "row": name,   builds the row, runs it once and saves its results in that file
 "file": path}``
 ``{"command": "calibrate"}``            ``{"seconds": ...}``: about how long one call takes
-``{"command": "time", "calls": n,       ``{"seconds": [...]}``: per batch of n calls, the time of one call
-"batches": m}``
+``{"command": "time", "calls": n,       ``{"seconds": [...]}``: per batch of n calls, the time of one call;
+"batches": m, "warm": seconds}``        calls before that, for so many seconds, are not timed
 ======================================= ===============================================================
 
 An answer ``{"error": sentence}`` says that a command failed.
@@ -24,6 +24,7 @@ import time
 import numpy as np
 
 from minigrad.bench.rows import ROWS
+from minigrad.bench.timing import LONG, WARM_SECONDS
 
 
 def open_library(name):
@@ -54,22 +55,27 @@ class Commands:
     def prepare(self, row, file):
         self.call = None  # let the previous row's memory go first
         gc.collect()
-        self.call, results = self.library.prepare(ROWS[row])
-        self.call()
+        row = ROWS[row]
+        self.call, results = self.library.prepare(row)
+        for _ in range(row.checked_calls):
+            self.call()
         np.savez(file, *results())
         return {}
 
     def calibrate(self):
-        calls = 1
-        while True:
-            seconds = min(self.time(calls, 3)["seconds"])
+        calls, warm, seconds = 1, WARM_SECONDS, self.time(1, 1, warm=0)["seconds"][0]
+        while seconds < LONG:
+            seconds = min(self.time(calls, 3, warm)["seconds"])
             if seconds * calls > 0.005:
                 return {"seconds": seconds}
-            calls *= 4
+            calls, warm = 4 * calls, 0
+        return {"seconds": seconds}
 
-    def time(self, calls, batches):
+    def time(self, calls, batches, warm):
         call = self.call
-        call()  # the caches are full of another library's data, its threads may be asleep
+        end = time.perf_counter() + warm
+        while time.perf_counter() < end:
+            call()
         samples = []
         for _ in range(batches):
             start = time.perf_counter()

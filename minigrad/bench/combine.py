@@ -1,0 +1,68 @@
+"""What follows from the rows of reports: ratios, differences of rows, one report out of several."""
+
+FORMAT = 2
+
+BOTH, FORWARD = ", forward + backward", ", forward"
+
+
+def with_ratios(entry, own="minigrad"):
+    """The entry of a row with its ratios: above 1 minigrad (the label `own`) is faster, or needs less memory."""
+    medians = {label: result["median"] for label, result in entry["results"].items() if "median" in result}
+    if medians.get(own, 0) > 0:
+        entry["ratios"] = {label: median / medians[own] for label, median in medians.items() if label != own}
+    return entry
+
+
+def complete(report):
+    """The report with the rows that follow from others: the engine's backward pass alone, as a difference."""
+    rows = [row for row in report["rows"] if row["mode"] != "difference"]
+    forward = {row["name"]: row for row in rows if row["mode"] == "recorded"}
+    completed = []
+    for row in rows:
+        completed.append(row)
+        name = row["name"].removesuffix(BOTH)
+        if row["mode"] == "backward" and name + FORWARD in forward:
+            completed += _difference(f"{name}, backward alone", row, forward[name + FORWARD])
+    return {**report, "rows": completed}
+
+
+def _difference(name, both, forward):
+    results = {}
+    for label, result in both["results"].items():
+        before = forward["results"].get(label, {})
+        if "median" in result and "median" in before and result["median"] > before["median"]:
+            results[label] = {"median": result["median"] - before["median"]}
+    entry = {key: both[key] for key in ("group", "work", "unit")}
+    return [with_ratios({"name": name, **entry, "mode": "difference", "results": results})] if results else []
+
+
+def merge(reports):
+    """One report out of several, of runs on the same machine with the same libraries and settings.
+
+    Parameters
+    ----------
+    reports : list of dict
+        Of a row that several have, the last counts.
+
+    Raises
+    ------
+    ValueError
+        If they were not measured alike.
+    """
+    from minigrad.bench.rows import ROWS
+
+    first = reports[0]
+    rows: dict = {}
+    for report in reports:
+        for name in ("minigrad", "settings", "environment"):
+            if report[name] != first[name]:
+                raise ValueError(f"bench: expected runs with the same {name}, got {first[name]!r} and {report[name]!r}")
+        rows |= {row["name"]: row for row in report["rows"]}
+    order = {name: number for number, name in enumerate(ROWS)}
+    merged = {
+        **first,
+        "date": min(report["date"] for report in reports),
+        "seconds": round(sum(report.get("seconds", 0) for report in reports), 1),
+        "rows": sorted(rows.values(), key=lambda row: order.get(row["name"], len(order))),
+    }
+    return complete(merged)
