@@ -5,6 +5,8 @@ wanted, keeps the instance as the node of the graph. `backward` visits the nodes
 the leaves and hands each node the gradient of its output; the node answers with the gradients of its inputs.
 """
 
+from dataclasses import replace
+
 from minigrad import modes
 from minigrad.function import Pick, check_finite
 
@@ -53,40 +55,63 @@ def _leads_to(uses, targets, stop):
 class _Gradients:
     """Gradients on their way: per node, summed over its uses.
 
-    A gradient that arrives first is only borrowed (an add hands both parents the same array), so it is
-    never added into; the sum that replaces it is our own, and further ones are added to it in place.
+    A gradient that arrives first may belong to others too (an add hands both parents the same array): unless it is
+    known to be our own it is never added into. The sum that replaces it is our own, and further ones are added to it
+    in place.
     """
 
-    def __init__(self, in_place):
+    def __init__(self, uses, wanted, in_place):
+        self.uses, self.wanted, self.in_place = uses, wanted, in_place
         self.total = {}
-        self.borrowed = set()
-        self.in_place = in_place
+        self.own = set()
 
-    def add(self, node, grad, borrowed):
-        if grad.data.shape != node.shape:  # the one place where broadcasting is undone
-            if ops.common.broadcast_shapes("backward", grad.data.shape, node.shape) != grad.data.shape:
-                raise RuntimeError(f"backward: expected a gradient of shape {node.shape}, got {grad.data.shape}")
-            grad, borrowed = ops.sum_to(grad, node.shape), False
-        known = self.total.get(node)
-        if known is None:
-            self.total[node] = grad
-            if borrowed:
-                self.borrowed.add(node)
-        elif node in self.borrowed or not self.in_place:
-            self.total[node] = known + grad
-            self.borrowed.discard(node)
-        else:
-            known.device.kernels.fused_add(known.data.ravel(), grad.data.ravel())
+    def seed(self, node, grad):
+        """The gradient to start from, of one root."""
+        self.total[node] = self.total[node] + grad if node in self.total else grad
 
-    def add_pick(self, pick, grad):
+    def hand_down(self, node, grad, answers):
+        """Pass on what a node's backward has answered."""
+        total = self.total
+        for parent, answer in zip(node.parents, answers, strict=True):
+            if parent is None or answer is None or parent not in self.wanted:
+                continue
+            is_new, leaf = False, isinstance(parent, Tensor)
+            shape = parent.data.shape if leaf else parent.shape
+            if answer.data.shape != shape:
+                answer, is_new = _summed_to(answer, shape), True
+            known = total.get(parent)
+            if known is None:
+                total[parent] = answer
+                # Whose array it is matters only if more will be added, or a leaf keeps it.
+                if (leaf or self.uses[parent] > 1) and (is_new or _is_new(answer.data, node, grad, answers)):
+                    self.own.add(parent)
+            elif self.in_place and parent in self.own:
+                known.device.kernels.fused_add(known.data.ravel(), answer.data.ravel())
+            else:
+                total[parent] = known + answer
+                self.own.add(parent)
+
+    def hand_down_pick(self, pick, grad):
         """Hand the gradient of one output to the Function with several."""
         fn = pick.parents[0]
         self.total.setdefault(fn, [None] * fn.outputs)[pick.index] = grad
 
-    def pop(self, node):
-        own = node not in self.borrowed
-        self.borrowed.discard(node)
-        return self.total.pop(node, None), own
+
+def _summed_to(grad, shape):
+    """Undo broadcasting: this is the one place."""
+    if ops.common.broadcast_shapes("backward", grad.data.shape, shape) != grad.data.shape:
+        raise RuntimeError(f"backward: expected a gradient of shape {shape}, got {grad.data.shape}")
+    return ops.sum_to(grad, shape)
+
+
+def _is_new(array, node, grad, answers):
+    """Whether an array that a backward answered with is held by that answer alone."""
+    held = [x.data for x in (*(grad if type(grad) is list else (grad,)), *answers) if x is not None]
+    if node.saved_version is not None:
+        held += [x.data for x in node.inputs if isinstance(x, Tensor)]
+    if node.saved_output is not None:
+        held.append(node.saved_output[0])
+    return array.base is None and sum([other is array for other in held]) == 1
 
 
 def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
@@ -101,82 +126,79 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
     stop : set
         Nodes behind which nothing is wanted.
     """
-    gradients = _Gradients(in_place=not create_graph)
     uses = _count_uses([out.fn or out for out, _ in roots], stop)
     wanted = uses if targets is None else _leads_to(uses, targets, stop)
+    gradients = _Gradients(uses, wanted, in_place=not create_graph)
     anomaly = modes.current.get().anomaly
     # Anomalies are looked for in what a backward answers, so that its op is named and not one inside it.
-    token = modes.current.set(modes.current.get()._replace(grad=create_graph, anomaly=False))
+    token = modes.current.set(replace(modes.current.get(), grad=create_graph, anomaly=False))
     try:
         for out, seed in roots:
-            gradients.add(out.fn or out, seed, borrowed=True)
+            gradients.seed(out.fn or out, seed)
         ready = [node for node, count in uses.items() if count == 0]
         while ready:
             node = ready.pop()
-            grad, own = gradients.pop(node)
+            grad = gradients.total.pop(node, None)
             if grad is not None and node.hooks:
-                grad, own = _run_hooks(node, grad), False
+                grad = _run_hooks(node, grad)
+                gradients.own.discard(node)
             if targets is not None and node in targets and grad is not None:
                 targets[node] = grad
             if isinstance(node, Tensor):
                 if targets is None and grad is not None:
-                    _accumulate(node, grad, own)
+                    _accumulate(node, grad, node in gradients.own)
                 continue
             if node in stop:
                 continue
-            parents = node.parents
-            if grad is not None and node in wanted:
+            parents, passed = node.parents, node in wanted
+            if grad is not None and passed:
                 if type(node) is Pick:
-                    gradients.add_pick(node, grad)
+                    gradients.hand_down_pick(node, grad)
                 else:
-                    _hand_down(node, grad, gradients, wanted, anomaly)
+                    gradients.hand_down(node, grad, _answers(node, grad, anomaly))
             for parent in parents:
                 if parent is not None:
-                    uses[parent] -= 1
-                    if uses[parent] == 0:
+                    uses[parent] = count = uses[parent] - 1
+                    if count == 0:
                         ready.append(parent)
-            if not retain_graph and node in wanted:
+            if passed and not retain_graph:
                 node.free()
     finally:
         modes.current.reset(token)
 
 
-def _hand_down(node, grad, gradients, wanted, anomaly):
-    """Run one node's backward and pass its answers on to its parents."""
+def _answers(node, grad, anomaly):
+    """Run one node's backward; returns a sequence with a Tensor or None per input."""
     node.check_versions()
-    given = grad if type(grad) is list else [grad]
-    answers = _checked_answers(node, node.backward(*given))
-    held = [x.data for x in (*given, *answers) if x is not None]  # arrays that somebody may hold on to
-    if node.saves_inputs:
-        held += [x.data for x in node.inputs if isinstance(x, Tensor)]
-    if node.saves_output:
-        held.append(node.saved_output[0])
-    for parent, answer in zip(node.parents, answers, strict=True):
-        if parent is None or answer is None or parent not in wanted:
-            continue
-        if anomaly:
-            check_finite(node, answer, "backward")
-        array = answer.data
-        gradients.add(parent, answer, array.base is not None or sum([other is array for other in held]) > 1)
+    answers = node.backward(*grad) if type(grad) is list else node.backward(grad)
+    answers = _checked_answers(node, answers)
+    if anomaly:
+        for answer, parent in zip(answers, node.parents, strict=True):
+            if answer is not None and parent is not None:
+                check_finite(node, answer, "backward")
+    return answers
 
 
 def _checked_answers(node, answers):
     """What a backward returned, as a sequence with a Tensor or None per input; a single Tensor counts as one."""
     if isinstance(answers, Tensor):
         answers = (answers,)
-    expected = f"backward: expected {node.name}.backward to return {len(node.parents)} gradient(s), one per input"
     if not isinstance(answers, (tuple, list)):
-        raise TypeError(f"{expected}, got {type(answers).__name__}")
+        raise TypeError(f"{_expected(node)}, got {type(answers).__name__}")
     if len(answers) != len(node.parents):
-        raise ValueError(f"{expected}, got {len(answers)}")
+        raise ValueError(f"{_expected(node)}, got {len(answers)}")
     for answer, parent in zip(answers, node.parents, strict=True):
         if answer is None:
             continue
         if not isinstance(answer, Tensor):
-            raise TypeError(f"{expected}: a Tensor or None, got {type(answer).__name__}")
+            raise TypeError(f"{_expected(node)}: a Tensor or None, got {type(answer).__name__}")
         if isinstance(parent, Tensor) and answer.data.dtype != parent.data.dtype:
-            raise TypeError(f"{expected}, of dtype {parent.dtype} like that input, got {answer.dtype}")
+            raise TypeError(f"{_expected(node)}, of dtype {parent.dtype} like that input, got {answer.dtype}")
     return answers
+
+
+def _expected(node):
+    return f"backward: expected {node.name}.backward to return {len(node.parents)} gradient(s), one per input"
 
 
 def _run_hooks(node, grad):

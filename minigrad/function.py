@@ -2,8 +2,9 @@
 
 import re
 
-from minigrad import modes
-from minigrad.modes import enable_grad, is_grad_enabled
+from minigrad.modes import current, enable_grad, is_grad_enabled
+
+_NONE = (False,) * 8  # more inputs than that are looked at only when recorded
 
 
 class Function:
@@ -32,13 +33,15 @@ class Function:
         Per input, whether its gradient is wanted. All False while nothing is recorded.
     """
 
+    # The engine's attributes of a node; subclasses may set any others. Six slots are set in 0.06 us, six attributes
+    # of the instance's dict in 0.3 us.
+    __slots__ = ("device", "inputs", "parents", "shape", "needs_input_grad", "hooks", "saved_version", "saved_output")
+
     saves_inputs = True
     saves_output = False
     differentiable = True
     is_view = False  # the result shares memory with the first input
     name = "function"
-    needs_input_grad = (False,) * 8  # more inputs than that are looked at only when recorded
-    hooks = None
 
     def __init_subclass__(cls):
         cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
@@ -47,24 +50,11 @@ class Function:
     def apply(cls, *inputs, **params):
         """Run the op on tensors (other inputs are passed on as they are) and record it if needed."""
         fn = cls()
-        device, recorded, arrays = None, False, []
-        for x in inputs:
-            if isinstance(x, Tensor):
-                arrays.append(x.data)
-                if x.device is not device:
-                    if device is not None:
-                        raise ValueError(f"{cls.name}: expected all tensors on one device, got {device} and {x.device}")
-                    device = x.device
-                if x.requires_grad:
-                    recorded = True
-            else:
-                arrays.append(x)
-        mode = modes.current.get()
-        recorded = recorded and mode.grad and cls.differentiable
-        if recorded:
-            fn.needs_input_grad = tuple([isinstance(x, Tensor) and x.requires_grad for x in inputs])
-        fn.device = device
-        result = Tensor(fn.forward(*arrays, **params), device)
+        fn.device, arrays, needs = _unpack(cls, inputs)
+        mode = current.get()
+        recorded = True in needs and mode.grad and cls.differentiable
+        fn.needs_input_grad = needs if recorded else _NONE
+        result = Tensor(fn.forward(*arrays, **params), fn.device)
         if cls.is_view:
             result.version = inputs[0].version
         if recorded:
@@ -73,23 +63,59 @@ class Function:
             check_finite(fn, result, "forward")
         return result
 
+    # Three quarters of all ops have one or two tensors as inputs and nothing else. Two short ways for them, which only
+    # leave out what `apply` does for other inputs, parameters and views: 1.5 us for the sum of two tensors, not 2.2.
+
+    @classmethod
+    def apply_one(cls, x):
+        """`apply` to one tensor."""
+        fn = cls()
+        fn.device = x.device
+        mode = current.get()
+        recorded = x.requires_grad and mode.grad and cls.differentiable
+        fn.needs_input_grad = (True,) if recorded else _NONE
+        result = Tensor(fn.forward(x.data), fn.device)
+        if recorded:
+            fn.parents, fn.inputs, fn.saved_version = (x.fn or x,), (x,), x.version[0]
+            fn._finish(result)
+        if mode.anomaly:
+            check_finite(fn, result, "forward")
+        return result
+
+    @classmethod
+    def apply_two(cls, a, b):
+        """`apply` to two tensors."""
+        if a.device is not b.device:
+            return cls.apply(a, b)
+        fn = cls()
+        fn.device = a.device
+        mode = current.get()
+        recorded = (a.requires_grad or b.requires_grad) and mode.grad and cls.differentiable
+        fn.needs_input_grad = (a.requires_grad, b.requires_grad) if recorded else _NONE
+        result = Tensor(fn.forward(a.data, b.data), fn.device)
+        if recorded:
+            fn.parents = (a.fn or a) if a.requires_grad else None, (b.fn or b) if b.requires_grad else None
+            fn.inputs, fn.saved_version = (a, b), a.version[0] + b.version[0]
+            fn._finish(result)
+        if mode.anomaly:
+            check_finite(fn, result, "forward")
+        return result
+
     def _record(self, inputs, result):
-        parents, version = [], 0
-        for x in inputs:
-            if isinstance(x, Tensor):
-                version += x.version[0]
-                parents.append((x.fn or x) if x.requires_grad else None)
-            else:
-                parents.append(None)
-        self.parents = parents
-        self.shape = result.data.shape
-        if self.saves_inputs:
-            self.inputs = inputs
-            self.saved_version = version  # counters only grow, so their sum tells whether any has
-        if self.saves_output:
-            self.saved_output = result.data, result.version, result.version[0]
-        result.requires_grad = True
-        result.fn = self
+        """Become the node that made the result."""
+        self.parents = [
+            (x.fn or x) if needed else None for x, needed in zip(inputs, self.needs_input_grad, strict=True)
+        ]
+        self.inputs, self.saved_version = inputs, _version(inputs)
+        self._finish(result)
+
+    def _finish(self, result):
+        """What is left of recording once parents and inputs are known."""
+        if not self.saves_inputs:
+            self.inputs = self.saved_version = None
+        self.saved_output = (result.data, result.version, result.version[0]) if self.saves_output else None
+        self.hooks, self.shape = None, result.data.shape
+        result.requires_grad, result.fn = True, self
 
     def forward(self, *arrays, **params):
         raise TypeError(f"{type(self).__name__} defines no forward")
@@ -111,11 +137,11 @@ class Function:
 
     def check_versions(self):
         """Raise if something that was saved for backward has been changed in place since."""
-        changed = self.saves_inputs and self.saved_version != sum(
-            [x.version[0] for x in self.inputs if isinstance(x, Tensor)]
+        output = self.saved_output
+        changed = (
+            self.saved_version is not None and self.saved_version != _version(self.inputs)
+            or output is not None and output[1][0] != output[2]
         )
-        if self.saves_output:
-            changed = changed or self.saved_output[1][0] != self.saved_output[2]
         if changed:
             raise RuntimeError(
                 f"backward: a tensor that {self.name} saved for its gradient was changed in place after the forward; "
@@ -125,10 +151,36 @@ class Function:
     def free(self):
         """Drop everything saved: the memory goes back, a second backward is an error."""
         self.__dict__.clear()
-        self.parents = None
+        self.parents = self.inputs = self.saved_output = None
 
     def __repr__(self):
         return f"<{self.name}>"
+
+
+def _unpack(cls, inputs):
+    """The device of an op's inputs, their arrays, and of each whether it requires grad."""
+    device, arrays, needs = None, [], []
+    for x in inputs:
+        if isinstance(x, Tensor):
+            arrays.append(x.data)
+            needs.append(x.requires_grad)
+            if x.device is not device:
+                if device is not None:
+                    raise ValueError(f"{cls.name}: expected all tensors on one device, got {device} and {x.device}")
+                device = x.device
+        else:
+            arrays.append(x)
+            needs.append(False)
+    return device, arrays, tuple(needs)
+
+
+def _version(inputs):
+    """The sum of the tensors' counters of changes: they only grow, so it tells whether any has changed."""
+    version = 0
+    for x in inputs:
+        if isinstance(x, Tensor):
+            version += x.version[0]
+    return version
 
 
 class Pick(Function):
@@ -143,26 +195,19 @@ def apply_multiple(cls, *inputs, **params):
     Its ``backward`` takes one gradient per output, None where that output did not take part.
     """
     fn = cls()
-    device = next(x.device for x in inputs if isinstance(x, Tensor))
-    for x in inputs:
-        if isinstance(x, Tensor) and x.device is not device:
-            raise ValueError(f"{cls.name}: expected all tensors on one device, got {device} and {x.device}")
-    fn.device = device
-    needs = tuple([isinstance(x, Tensor) and x.requires_grad for x in inputs])
-    recorded = modes.current.get().grad and any(needs)
-    if recorded:
-        fn.needs_input_grad = needs
-    arrays = fn.forward(*[x.data if isinstance(x, Tensor) else x for x in inputs], **params)
-    results = tuple([Tensor(array, device) for array in arrays])
+    fn.device, arrays, needs = _unpack(cls, inputs)
+    mode = current.get()
+    recorded = True in needs and mode.grad
+    fn.needs_input_grad = needs if recorded else _NONE
+    results = tuple([Tensor(array, fn.device) for array in fn.forward(*arrays, **params)])
     if recorded:
         fn._record(inputs, results[0])
         fn.outputs = len(results)
         for index, result in enumerate(results):
             pick = Pick()
-            pick.device, pick.parents, pick.index = device, (fn,), index
-            pick.shape = result.data.shape
-            result.requires_grad, result.fn = True, pick
-    if modes.current.get().anomaly:
+            pick.device, pick.parents, pick.inputs, pick.index = fn.device, (fn,), None, index
+            pick._finish(result)
+    if mode.anomaly:
         for result in results:
             check_finite(fn, result, "forward")
     return results

@@ -2,17 +2,18 @@
 
 from contextlib import ContextDecorator, nullcontext
 from contextvars import ContextVar
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 
-class Mode(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Mode:
     """What holds in the current context (thread or task)."""
 
     grad: bool = True
     anomaly: bool = False
 
 
-current = ContextVar("minigrad_mode", default=Mode())  # noqa: B039 - a named tuple is immutable
+current = ContextVar("minigrad_mode", default=Mode())  # noqa: B039 - it is frozen
 
 
 recorder: ContextVar = ContextVar("minigrad_recorder", default=None)
@@ -40,7 +41,7 @@ class _ModeSwitch(ContextDecorator):
         self._tokens = []
 
     def __enter__(self):
-        self._tokens.append(current.set(current.get()._replace(**self.change)))
+        self._tokens.append(current.set(replace(current.get(), **self.change)))
         return self
 
     def __exit__(self, *exception):

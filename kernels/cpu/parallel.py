@@ -42,7 +42,7 @@ else:
             # Compiled into the kernel's own library, with its options: linked as a library of its own, the body would
             # be optimised and turned into machine code twice.
             flags = ConfigStack().top().copy()
-            flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+            flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.nrt = True
             compiled = compiler.compile_internal(
                 context.typing_context,
                 context,
@@ -126,7 +126,7 @@ else:
 
         return types.CPointer(like)(like, size), emit
 
-    @numba.njit(forceinline=True)
+    @numba.njit(forceinline=True, _nrt=True)
     def scratch(like, size):
         """An uninitialised array of `size` (a literal) numbers of the type of the number `like`, on the stack."""
         return numba.carray(_stack(like, size), size)

@@ -17,7 +17,7 @@ class Relu(Function):
         return map_array(self, self.device.kernels.relu, x)
 
     def backward(self, grad):
-        return (ReluGrad.apply(self.output, grad),)
+        return (ReluGrad.apply_two(self.output, grad),)
 
 
 class ReluGrad(Function):
@@ -28,7 +28,7 @@ class ReluGrad(Function):
 
     def backward(self, grad):
         y, _ = self.inputs
-        return None, ReluGrad.apply(y, grad)
+        return None, ReluGrad.apply_two(y, grad)
 
 
 class LeakyRelu(Function):
@@ -65,7 +65,7 @@ class Sigmoid(Function):
         return map_array(self, self.device.kernels.sigmoid, x)
 
     def backward(self, grad):
-        return (SigmoidGrad.apply(self.output, grad),)
+        return (SigmoidGrad.apply_two(self.output, grad),)
 
 
 class SigmoidGrad(Function):
@@ -88,7 +88,7 @@ class Tanh(Function):
         return map_array(self, self.device.kernels.tanh, x)
 
     def backward(self, grad):
-        return (TanhGrad.apply(self.output, grad),)
+        return (TanhGrad.apply_two(self.output, grad),)
 
 
 class TanhGrad(Function):
@@ -109,7 +109,7 @@ class Gelu(Function):
 
     def backward(self, grad):
         (x,) = self.inputs
-        return (GeluGrad.apply(x, grad),)
+        return (GeluGrad.apply_two(x, grad),)
 
 
 class GeluGrad(Function):
@@ -135,7 +135,7 @@ class GeluTanh(Function):
 
     def backward(self, grad):
         (x,) = self.inputs
-        return (GeluTanhGrad.apply(x, grad),)
+        return (GeluTanhGrad.apply_two(x, grad),)
 
 
 class GeluTanhGrad(Function):
@@ -158,7 +158,7 @@ class Silu(Function):
 
     def backward(self, grad):
         (x,) = self.inputs
-        return (SiluGrad.apply(x, grad),)
+        return (SiluGrad.apply_two(x, grad),)
 
 
 class SiluGrad(Function):
@@ -197,7 +197,7 @@ class SoftplusGrad(Function):
 
 def relu(x):
     """``max(x, 0)``"""
-    return Relu.apply(as_float("relu", x))
+    return Relu.apply_one(as_float("relu", x))
 
 
 def leaky_relu(x, negative_slope=0.01):
@@ -207,12 +207,12 @@ def leaky_relu(x, negative_slope=0.01):
 
 def sigmoid(x):
     """``1 / (1 + exp(-x))``"""
-    return Sigmoid.apply(as_float("sigmoid", x))
+    return Sigmoid.apply_one(as_float("sigmoid", x))
 
 
 def tanh(x):
     """The hyperbolic tangent."""
-    return Tanh.apply(as_float("tanh", x))
+    return Tanh.apply_one(as_float("tanh", x))
 
 
 def gelu(x, approximate="none"):
@@ -230,7 +230,7 @@ def gelu(x, approximate="none"):
 
 def silu(x):
     """Sigmoid linear unit, ``x * sigmoid(x)``; also called swish."""
-    return Silu.apply(as_float("silu", x))
+    return Silu.apply_one(as_float("silu", x))
 
 
 def softplus(x, beta=1.0, threshold=20.0):

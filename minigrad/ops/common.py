@@ -125,7 +125,7 @@ def elementwise(fn, kernel, dtype, *arrays):
     device = fn.device
     if any([isinstance(a, NUMBER) for a in arrays]):
         of = next(a for a in arrays if not isinstance(a, NUMBER)).dtype
-        arrays = [device.from_numpy(np.array(a, of)) if isinstance(a, NUMBER) else a for a in arrays]
+        arrays = [constant(device, a, of) if isinstance(a, NUMBER) else a for a in arrays]
     shape, views = broadcast_plan(fn.name, *[a.shape for a in arrays])
     out = device.empty(shape, dtype)
     if views is None:
@@ -137,18 +137,32 @@ def elementwise(fn, kernel, dtype, *arrays):
 
 def elementwise_pair(fn, kernel, a, b, dtype=None):
     """`elementwise` of two operands, with short ways for the frequent cases: one shape, or a number."""
-    if isinstance(a, NUMBER):
-        a = fn.device.from_numpy(np.array((a,), b.dtype))
-        out = fn.device.empty(b.shape, dtype or b.dtype)
-    elif isinstance(b, NUMBER):
-        b = fn.device.from_numpy(np.array((b,), a.dtype))
-        out = fn.device.empty(a.shape, dtype or a.dtype)
-    elif a.shape == b.shape:
-        out = fn.device.empty(a.shape, dtype or a.dtype)
+    if type(a) is type(b):  # two arrays
+        shape = a.shape
+        if shape != b.shape:
+            return elementwise(fn, kernel, dtype or a.dtype, a, b)
+    elif isinstance(a, NUMBER):
+        a, shape = constant(fn.device, a, b.dtype), b.shape
     else:
-        return elementwise(fn, kernel, dtype or a.dtype, a, b)
-    kernel(a.ravel(), b.ravel(), out.ravel())
+        b, shape = constant(fn.device, b, a.dtype), a.shape
+    out = fn.device.empty(shape, dtype or a.dtype)
+    if len(shape) == 1:  # flat already: 0.2 us less
+        kernel(a, b, out)
+    else:
+        kernel(a.ravel(), b.ravel(), out.ravel())
     return out
+
+
+def constant(device, number, dtype):
+    """A number as an array of one element, which nobody may write to."""
+    if number == 0:  # 0.0 and -0.0 are the same key
+        return device.from_numpy(np.array((number,), dtype))
+    return _constant(device, number, dtype)
+
+
+@lru_cache(256)
+def _constant(device, number, dtype):
+    return device.from_numpy(np.array((number,), dtype))
 
 
 # -- axes --------------------------------------------------------------------------------------------------------
