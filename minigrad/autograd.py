@@ -52,49 +52,83 @@ def _leads_to(uses, targets, stop):
     return reached
 
 
-class _Gradients:
-    """Gradients on their way: per node, summed over its uses.
+def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
+    """Carry the gradients of the roots down the graph.
 
     A gradient that arrives first may belong to others too (an add hands both parents the same array): unless it is
     known to be our own it is never added into. The sum that replaces it is our own, and further ones are added to it
     in place.
+
+    Parameters
+    ----------
+    roots : list of (Tensor, Tensor)
+        Outputs with their gradients.
+    targets : dict, optional
+        Node to None; filled with the gradients found. Without it they go to ``.grad`` of the leaves.
+    stop : set
+        Nodes behind which nothing is wanted.
     """
-
-    def __init__(self, uses, wanted, in_place):
-        self.uses, self.wanted, self.in_place = uses, wanted, in_place
-        self.total = {}
-        self.own = set()
-
-    def seed(self, node, grad):
-        """The gradient to start from, of one root."""
-        self.total[node] = self.total[node] + grad if node in self.total else grad
-
-    def hand_down(self, node, grad, answers):
-        """Pass on what a node's backward has answered."""
-        total = self.total
-        for parent, answer in zip(node.parents, answers, strict=True):
-            if parent is None or answer is None or parent not in self.wanted:
+    uses = _count_uses([out.fn or out for out, _ in roots], stop)
+    wanted = uses if targets is None else _leads_to(uses, targets, stop)
+    total, own = {}, set()  # gradients on their way: per node, summed over its uses; nodes whose sum is our own
+    for out, seed in roots:
+        node = out.fn or out
+        total[node] = total[node] + seed if node in total else seed
+    mode = modes.current.get()
+    # Anomalies are looked for in what a backward answers, so that its op is named and not one inside it.
+    token = modes.current.set(replace(mode, grad=create_graph, anomaly=False))
+    try:
+        ready = [node for node, count in uses.items() if count == 0]
+        while ready:
+            node = ready.pop()
+            grad = total.pop(node, None)
+            if grad is not None and node.hooks:
+                grad = _run_hooks(node, grad)
+                own.discard(node)
+            if targets is not None and node in targets and grad is not None:
+                targets[node] = grad
+            if isinstance(node, Tensor):
+                if targets is None and grad is not None:
+                    _accumulate(node, grad, node in own)
                 continue
-            is_new, leaf = False, isinstance(parent, Tensor)
-            shape = parent.data.shape if leaf else parent.shape
-            if answer.data.shape != shape:
-                answer, is_new = _summed_to(answer, shape), True
-            known = total.get(parent)
-            if known is None:
-                total[parent] = answer
-                # Whose array it is matters only if more will be added, or a leaf keeps it.
-                if (leaf or self.uses[parent] > 1) and (is_new or _is_new(answer.data, node, grad, answers)):
-                    self.own.add(parent)
-            elif self.in_place and parent in self.own:
-                known.device.kernels.fused_add(known.data.ravel(), answer.data.ravel())
-            else:
-                total[parent] = known + answer
-                self.own.add(parent)
-
-    def hand_down_pick(self, pick, grad):
-        """Hand the gradient of one output to the Function with several."""
-        fn = pick.parents[0]
-        self.total.setdefault(fn, [None] * fn.outputs)[pick.index] = grad
+            if node in stop:
+                continue
+            parents, passed = node.parents, targets is None or node in wanted
+            answers = _answers(node, grad) if passed and grad is not None else None
+            for position, parent in enumerate(parents):  # zip takes 0.25 us more
+                if parent is None:
+                    continue
+                uses[parent] = still = uses[parent] - 1
+                if still == 0:
+                    ready.append(parent)
+                answer = answers and answers[position]
+                if answer is None or parent not in wanted:
+                    continue
+                known = total.get(parent)
+                if type(node) is Pick:
+                    total[parent] = known = known or [None] * parent.outputs
+                    known[node.index] = answer
+                    continue
+                leaf, new = isinstance(parent, Tensor), False
+                shape = parent.data.shape if leaf else parent.shape
+                if mode.anomaly:
+                    check_finite(node, answer, "backward")
+                if answer.data.shape != shape:
+                    answer, new = _summed_to(answer, shape), True
+                if known is None:
+                    total[parent] = answer
+                    # Whose array it is matters only if more will be added, or a leaf keeps it.
+                    if (leaf or still) and (new or _is_new(answer.data, node, grad, answers)):
+                        own.add(parent)
+                elif create_graph or parent not in own:
+                    total[parent] = known + answer
+                    own.add(parent)
+                else:
+                    _add_into(known.data, answer.data, node.device)
+            if passed and not retain_graph:
+                node.free()
+    finally:
+        modes.current.reset(token)
 
 
 def _summed_to(grad, shape):
@@ -114,84 +148,33 @@ def _is_new(array, node, grad, answers):
     return array.base is None and sum([other is array for other in held]) == 1
 
 
-def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
-    """Carry the gradients of the roots down the graph.
-
-    Parameters
-    ----------
-    roots : list of (Tensor, Tensor)
-        Outputs with their gradients.
-    targets : dict, optional
-        Node to None; filled with the gradients found. Without it they go to ``.grad`` of the leaves.
-    stop : set
-        Nodes behind which nothing is wanted.
-    """
-    uses = _count_uses([out.fn or out for out, _ in roots], stop)
-    wanted = uses if targets is None else _leads_to(uses, targets, stop)
-    gradients = _Gradients(uses, wanted, in_place=not create_graph)
-    anomaly = modes.current.get().anomaly
-    # Anomalies are looked for in what a backward answers, so that its op is named and not one inside it.
-    token = modes.current.set(replace(modes.current.get(), grad=create_graph, anomaly=False))
-    try:
-        for out, seed in roots:
-            gradients.seed(out.fn or out, seed)
-        ready = [node for node, count in uses.items() if count == 0]
-        while ready:
-            node = ready.pop()
-            grad = gradients.total.pop(node, None)
-            if grad is not None and node.hooks:
-                grad = _run_hooks(node, grad)
-                gradients.own.discard(node)
-            if targets is not None and node in targets and grad is not None:
-                targets[node] = grad
-            if isinstance(node, Tensor):
-                if targets is None and grad is not None:
-                    _accumulate(node, grad, node in gradients.own)
-                continue
-            if node in stop:
-                continue
-            parents, passed = node.parents, node in wanted
-            if grad is not None and passed:
-                if type(node) is Pick:
-                    gradients.hand_down_pick(node, grad)
-                else:
-                    gradients.hand_down(node, grad, _answers(node, grad, anomaly))
-            for parent in parents:
-                if parent is not None:
-                    uses[parent] = count = uses[parent] - 1
-                    if count == 0:
-                        ready.append(parent)
-            if passed and not retain_graph:
-                node.free()
-    finally:
-        modes.current.reset(token)
+def _add_into(total, array, device):
+    """Add to a sum that is our own, in place."""
+    if total.ndim == 1:  # flat already: 0.13 us less
+        device.kernels.fused_add(total, array)
+    else:
+        device.kernels.fused_add(total.ravel(), array.ravel())
 
 
-def _answers(node, grad, anomaly):
-    """Run one node's backward; returns a sequence with a Tensor or None per input."""
+def _answers(node, grad):
+    """Run one node's backward; returns a tuple with a Tensor or None per input."""
+    if type(node) is Pick:
+        return (grad,)
     node.check_versions()
     answers = node.backward(*grad) if type(grad) is list else node.backward(grad)
-    answers = _checked_answers(node, answers)
-    if anomaly:
-        for answer, parent in zip(answers, node.parents, strict=True):
-            if answer is not None and parent is not None:
-                check_finite(node, answer, "backward")
-    return answers
-
-
-def _checked_answers(node, answers):
-    """What a backward returned, as a sequence with a Tensor or None per input; a single Tensor counts as one."""
-    if isinstance(answers, Tensor):
-        answers = (answers,)
-    if not isinstance(answers, (tuple, list)):
-        raise TypeError(f"{_expected(node)}, got {type(answers).__name__}")
-    if len(answers) != len(node.parents):
+    if type(answers) is not tuple:
+        if not isinstance(answers, (Tensor, list)):
+            raise TypeError(f"{_expected(node)}, got {type(answers).__name__}")
+        answers = (answers,) if isinstance(answers, Tensor) else tuple(answers)
+    parents = node.parents
+    if len(answers) != len(parents):
         raise ValueError(f"{_expected(node)}, got {len(answers)}")
-    for answer, parent in zip(answers, node.parents, strict=True):
+    for position, answer in enumerate(answers):
         if answer is None:
             continue
         if not isinstance(answer, Tensor):
             raise TypeError(f"{_expected(node)}: a Tensor or None, got {type(answer).__name__}")
+        parent = parents[position]
         if isinstance(parent, Tensor) and answer.data.dtype != parent.data.dtype:
             raise TypeError(f"{_expected(node)}, of dtype {parent.dtype} like that input, got {answer.dtype}")
     return answers
