@@ -207,9 +207,9 @@ def kernel(function=None, *, name=None, parallel=False):
         function.__name__ = function.__qualname__ = name
     if numba.config.DISABLE_JIT:
         return np.errstate(all="ignore")(function)  # compiled code does not warn either
-    # A kernel allocates nothing, so it needs none of Numba's reference counting of its arrays: a launch with three takes
-    # 0.27 us instead of 0.38. Inside (`inline`, the bodies of `parallel_for`) it stays: without it a function could not
-    # return a slice.
+    # A kernel allocates nothing, so it needs none of Numba's reference counting of its arrays: a launch with three
+    # takes 0.27 us instead of 0.38. Inside (`inline`, the bodies of `parallel_for`) it stays: without it a function
+    # could not return a slice.
     dispatcher = numba.njit(function, parallel=parallel, _nrt=False, **OPTIONS)
     dispatcher._cache = KernelCache(function)
     if parallel and _one_at_a_time is not None:

@@ -3,8 +3,8 @@
 import math
 
 from minigrad.function import Function
-from minigrad.ops.common import as_float
-from minigrad.ops.elementwise import exp, map_array, where, zip_arrays
+from minigrad.ops.common import as_float, map_array, zip_arrays
+from minigrad.ops.elementwise import exp, where
 
 
 class Relu(Function):

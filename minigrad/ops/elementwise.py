@@ -5,30 +5,17 @@ import numpy as np
 from minigrad.dtypes import as_dtype, float32, int64, is_float
 from minigrad.dtypes import bool as bool_
 from minigrad.function import Function
-from minigrad.ops.common import NUMBER, as_float, check_tensor, elementwise, elementwise_pair, operands
+from minigrad.ops.common import (
+    NUMBER,
+    as_float,
+    check_tensor,
+    elementwise,
+    elementwise_pair,
+    map_array,
+    operands,
+    zip_arrays,
+)
 from minigrad.tensor import Tensor
-
-
-def map_array(fn, kernel, x, *numbers):
-    """Run an elementwise kernel of one array."""
-    shape = x.shape
-    out = fn.device.empty(shape, x.dtype)
-    if len(shape) == 1:
-        kernel(x, out, *numbers)
-    else:
-        kernel(x.ravel(), out.ravel(), *numbers)
-    return out
-
-
-def zip_arrays(fn, kernel, x, y, *numbers):
-    """Run an elementwise kernel of two arrays of one shape (a fused gradient, say)."""
-    shape = x.shape
-    out = fn.device.empty(shape, x.dtype)
-    if len(shape) == 1:
-        kernel(x, y, out, *numbers)
-    else:
-        kernel(x.ravel(), y.ravel(), out.ravel(), *numbers)
-    return out
 
 
 class Add(Function):

@@ -13,44 +13,66 @@ from minigrad.ops.shape import reshape
 from minigrad.tensor import Tensor
 
 REDUCTIONS = ("mean", "sum", "none")
+KERNEL_REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
 
 
 class CrossEntropy(Function):
-    """loss = log sum e^x - x[target] for each row, smoothed and weighted; x is (N, C, S), the target (N, S)"""
+    """loss = log sum e^x - x[target] for each row, smoothed and weighted, or their sum or mean: in one launch"""
 
-    def forward(self, x, target, weight, label_smoothing, ignore_index):
+    def forward(self, x, target, weight, label_smoothing, ignore_index, reduction):
         self.params = {"label_smoothing": label_smoothing, "ignore_index": ignore_index}
+        empty, dtype, rows, labels = self.device.empty, x.dtype, *as_rows(x, target)
         if weight is None:
-            weight = self.device.empty((0,), x.dtype)
-        out, self.logsumexp = self.device.empty(target.shape, x.dtype), self.device.empty(target.shape, x.dtype)
+            weight = empty((0,), dtype)
+        loss = empty(target.shape if reduction == "none" else (), dtype)
+        self.logsumexp, self.divisor, bounds = empty(labels.shape, dtype), empty((1,), dtype), empty((2,), int64)
         self.device.kernels.cross_entropy_forward(
-            x, target, weight, out, self.logsumexp, label_smoothing, ignore_index
+            rows, labels, weight, loss, self.logsumexp, self.divisor, bounds, label_smoothing, ignore_index,
+            KERNEL_REDUCTIONS[reduction],
         )
-        return out
+        _check_labels("cross_entropy", self.device, bounds, rows.shape[1])
+        return loss
 
     def backward(self, grad):
         x, target, weight = self.inputs
-        normaliser = Tensor(self.logsumexp, self.device)
-        return CrossEntropyGrad.apply(x, grad, target, weight, normaliser, **self.params), None, None
+        saved = Tensor(self.logsumexp, self.device), Tensor(self.divisor, self.device)
+        return CrossEntropyGrad.apply(x, grad, target, weight, *saved, **self.params), None, None
 
 
 class CrossEntropyGrad(Function):
-    """grad (softmax(x) sum t - t), t the smoothed and weighted target distribution"""
+    """grad / divisor (softmax(x) sum t - t), t the smoothed and weighted target distribution"""
 
-    def forward(self, x, grad, target, weight, logsumexp, label_smoothing, ignore_index):
+    def forward(self, x, grad, target, weight, logsumexp, divisor, label_smoothing, ignore_index):
         self.params = label_smoothing, ignore_index
-        out = self.device.empty(x.shape, x.dtype)
+        out, rows, labels = self.device.empty(x.shape, x.dtype), *as_rows(x, target)
         if weight is None:
             weight = self.device.empty((0,), x.dtype)
         self.device.kernels.cross_entropy_backward(
-            x, logsumexp, target, weight, grad, out, label_smoothing, ignore_index
+            rows, logsumexp, labels, weight, grad.ravel(), divisor, out.reshape(rows.shape), label_smoothing,
+            ignore_index,
         )
         return out
 
-    def compose(self, x, grad, target, weight, logsumexp):
-        probabilities = exp(log_softmax(x, 1))
-        t = target_distribution(target, x.shape[1], x.dtype, weight, *self.params)
-        return reshape(grad, (grad.shape[0], 1, grad.shape[1])) * (probabilities * sum(t, 1, keepdim=True) - t)
+    def compose(self, x, grad, target, weight, logsumexp, divisor):
+        n, classes, s = rows_shape(x.shape)
+        rows, labels = reshape(x, (n, classes, s)), reshape(target, (n, s))
+        probabilities = exp(log_softmax(rows, 1))
+        t = target_distribution(labels, classes, x.dtype, weight, *self.params)
+        above = reshape(grad, (n, 1, s) if grad.ndim else (1, 1, 1)) / divisor
+        return reshape(above * (probabilities * sum(t, 1, keepdim=True) - t), x.shape)
+
+
+def rows_shape(shape):
+    """The shape (C,), (N, C) or (N, C, ...) of logits as (N, C, S)."""
+    if len(shape) == 2:
+        return *shape, 1
+    return (shape[0], shape[1], product(shape[2:])) if shape[1:] else (1, shape[0], 1)
+
+
+def as_rows(x, target):
+    """Arrays of logits and of class indices as (N, C, S) and (N, S)."""
+    n, classes, s = rows_shape(x.shape)
+    return x.reshape((n, classes, s)), target.reshape((n, s))
 
 
 def target_distribution(target, classes, dtype, weight, label_smoothing, ignore_index):
@@ -127,8 +149,8 @@ def _check_some(op, x):
         raise ValueError(f"{op}: expected at least one element to average over, got shape {x.shape} (an empty batch?)")
 
 
-def _check_classes(op, x, target, weight, ignore_index):
-    """Check logits and class indices; returns them as (N, C, S) and (N, S)."""
+def _check_classes(op, x, target, weight):
+    """Check the shapes of logits, class indices and weights; returns how many classes there are."""
     if x.ndim == 0 or x.ndim == 1 and target.ndim:
         raise ValueError(f"{op}: expected an input of shape (N, C, ...) for targets of {target.shape}, got {x.shape}")
     batch = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
@@ -139,16 +161,19 @@ def _check_classes(op, x, target, weight, ignore_index):
         raise ValueError(
             f"{op}: expected weight of shape {(classes,)} and dtype {x.dtype}, got {weight.shape} and {weight.dtype}"
         )
-    n, s = (x.shape[0], product(x.shape[2:])) if x.ndim > 1 else (1, 1)
-    target = reshape(target, (n, s))
-    bounds = x.device.empty((2,), int64)
-    x.device.kernels.target_range(target.data, bounds, ignore_index)
-    on_host(lambda: _check_range(op, x.device.to_numpy(bounds), classes))
-    return reshape(x, (n, classes, s)), target
+    return classes
+
+
+def _check_labels(op, device, bounds, classes):
+    """Raise if the smallest or the largest label that counts is not a class, in every replay of a recorded step too.
+
+    The kernels skip labels that are no classes, so nothing is harmed before.
+    """
+    on_host(lambda: _check_range(op, device.to_numpy(bounds), classes))
 
 
 def _check_range(op, bounds, classes):
-    smallest, largest = int(bounds[0]), int(bounds[1])
+    smallest, largest = bounds.tolist()
     if smallest < 0 or largest >= classes:
         wrong = smallest if smallest < 0 else largest
         raise ValueError(f"{op}: expected class indices from 0 to {classes - 1}, got {wrong}")
@@ -197,10 +222,11 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", l
         return _cross_entropy_probabilities(x, target, weight, reduction, label_smoothing)
     if target.dtype != int64:
         raise TypeError(f"{op}: expected int64 class indices or probabilities of {x.dtype}, got {target.dtype}")
-    logits, labels = _check_classes(op, x, target, weight, ignore_index)
-    losses = CrossEntropy.apply(logits, labels, weight, label_smoothing=float(label_smoothing),
-                                ignore_index=ignore_index)
-    return _class_reduction(op, losses, labels, weight, x.dtype, reduction, ignore_index, target.shape)
+    _check_classes(op, x, target, weight)
+    if reduction == "mean":
+        _check_some(op, target)
+    return CrossEntropy.apply(x, target, weight, label_smoothing=float(label_smoothing), ignore_index=ignore_index,
+                              reduction=reduction)
 
 
 def _cross_entropy_probabilities(x, target, weight, reduction, label_smoothing):
@@ -236,7 +262,12 @@ def nll_loss(x, target, weight=None, ignore_index=-100, reduction="mean"):
     _check_reduction(op, reduction)
     if target.dtype != int64:
         raise TypeError(f"{op}: expected class indices of dtype int64, got {target.dtype}")
-    rows, labels = _check_classes(op, x, target, weight, ignore_index)
+    classes = _check_classes(op, x, target, weight)
+    n, _, s = rows_shape(x.shape)
+    rows, labels = reshape(x, (n, classes, s)), reshape(target, (n, s))
+    bounds = x.device.empty((2,), int64)
+    x.device.kernels.target_range(labels.data, bounds, ignore_index)
+    _check_labels(op, x.device, bounds, classes)
     losses = NllLoss.apply(rows, labels, weight, ignore_index=ignore_index)
     return _class_reduction(op, losses, labels, weight, x.dtype, reduction, ignore_index, target.shape)
 

@@ -15,20 +15,30 @@ def labels(shape, seed=0):
     return target
 
 
+def forward_arguments(logits, target, class_weight, label_smoothing=0.0, ignored=IGNORED, reduction=0):
+    dtype = logits.dtype
+    loss = empty(target.shape if reduction == 0 else (1,), dtype)
+    outputs = loss, empty(target.shape, dtype), empty(1, dtype), empty(2, np.int64)
+    return (logits, target, class_weight, *outputs, label_smoothing, ignored, reduction)
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("label_smoothing", (0.0, 0.1))
 def test_cross_entropy(dtype, label_smoothing):
     for shape in SHAPES:
         n, classes, size = shape
         logits, target = numbers(shape, dtype), labels(shape)
-        weight, out = (1 + 0.1 * numbers(classes, dtype, 2)), empty((n, size), dtype)
+        weight = 1 + 0.1 * numbers(classes, dtype, 2)
         total = np.log(np.exp(logits).sum(axis=1))
-        grad, threads = numbers((n, size), dtype, 3), shape == SHAPES[-1]
+        threads = shape == SHAPES[-1]
         for class_weight in (weight, weight[:0]):
-            arguments = (logits, target, class_weight, out, out, label_smoothing, IGNORED)
-            check("cross_entropy_forward", arguments, {3, 4}, 8, 8, threads)
-            arguments = (logits, total, target, class_weight, grad, empty(shape, dtype), label_smoothing, IGNORED)
-            check("cross_entropy_backward", arguments, {5}, 16, 16, threads)
+            for reduction in range(3):
+                arguments = forward_arguments(logits, target, class_weight, label_smoothing, IGNORED, reduction)
+                got = check("cross_entropy_forward", arguments, {3, 4, 5, 6}, 8, 8, threads)
+                grad = numbers((n, size) if reduction == 0 else (1,), dtype, 3).reshape(-1)
+                arguments = (logits, total, target, class_weight, grad, got[5], empty(shape, dtype), label_smoothing,
+                             IGNORED)
+                check("cross_entropy_backward", arguments, {6}, 16, 16, threads)
 
 
 def test_cross_entropy_survives_large_logits_and_ignores_nan_where_told():
@@ -37,18 +47,36 @@ def test_cross_entropy_survives_large_logits_and_ignores_nan_where_told():
         target = labels(logits.shape)
         target[2] = IGNORED
         logits[2, 1] = np.nan
-        out = empty(target.shape, np.float32)
-        got = check("cross_entropy_forward", (logits, target, out[:0, 0], out, out, 0.0, IGNORED), {3, 4})
+        none = np.empty(0, np.float32)
+        got = check("cross_entropy_forward", forward_arguments(logits, target, none), {3, 4, 5, 6})
         assert np.isfinite(got[3]).all()
-        arguments = (logits, got[4], target, out[:0, 0], out, empty(logits.shape, np.float32), 0.0, IGNORED)
-        assert (check("cross_entropy_backward", arguments, {5})[5][2] == 0).all()
+        arguments = (logits, got[4], target, none, got[3].reshape(-1), got[5], empty(logits.shape, np.float32), 0.0,
+                     IGNORED)
+        assert (check("cross_entropy_backward", arguments, {6})[6][2] == 0).all()
 
 
 def test_ignore_index_may_be_a_class():
     logits, target = numbers((9, 4, 1), np.float64), np.arange(9)[:, None] % 4
-    out = empty((9, 1), np.float64)
-    got = check("cross_entropy_forward", (logits, target, out[:0, 0], out, out, 0.0, 2), {3, 4})
+    got = check("cross_entropy_forward", forward_arguments(logits, target, np.empty(0), 0.0, 2), {3, 4, 5, 6})
     assert (got[3][target == 2] == 0).all() and (got[3][target != 2] > 0).all()
+
+
+@pytest.mark.parametrize("size", (1, 3))
+@pytest.mark.parametrize("wrong", (-1, 6, 2**40))
+def test_labels_that_are_no_classes_are_skipped(size, wrong):
+    """They are reported in bounds; nothing is read or written there."""
+    logits = numbers((4, 6, size), np.float64)
+    target = labels(logits.shape)
+    target[1, 0] = wrong
+    weight = 1 + 0.1 * numbers(6, np.float64, 2)
+    got = check("cross_entropy_forward", forward_arguments(logits, target, weight, 0.1, IGNORED, 2), {3, 4, 5, 6}, 8, 8)
+    assert wrong in got[6]
+    arguments = (logits, got[4], target, weight, np.ones(1), got[5], empty(logits.shape, np.float64), 0.1, IGNORED)
+    assert (check("cross_entropy_backward", arguments, {6}, 16, 16)[6][1, :, 0] == 0).all()
+    out = empty(target.shape, np.float64)
+    check("nll_loss_forward", (logits, target, weight, out, IGNORED), {3}, 1)
+    check("nll_loss_backward", (out, target, weight, empty(logits.shape, np.float64), IGNORED), {3}, 1)
+    check("class_weight_of", (target, weight, out, IGNORED), {2}, 0)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
