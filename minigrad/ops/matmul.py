@@ -79,6 +79,8 @@ def matmul(a, b):
     if a.dtype != b.dtype:
         dtype = promote(a.dtype, b.dtype)
         a, b = a.to(dtype), b.to(dtype)
+    if a.ndim == b.ndim == 2 and a.data.shape[1] == b.data.shape[0]:
+        return product_of(a, b)
     if a.ndim == 0 or b.ndim == 0:
         raise ValueError(f"matmul: expected operands with at least one dimension, got {a.shape} and {b.shape}")
     rows, columns = a.ndim > 1, b.ndim > 1
@@ -97,8 +99,6 @@ def _matmul_stacks(a, b):
     """Matrix product of operands with at least two dimensions each."""
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
     if b.ndim == 2:  # one matrix on the right: the stack on the left is one tall matrix
-        if a.ndim == 2:
-            return product_of(a, b)
         return reshape(product_of(reshape(a, (product(a.shape[:-1]), k)), b), (*a.shape[:-1], n))
     batch = broadcast_shapes("matmul", a.shape[:-2], b.shape[:-2])
     stacks = []

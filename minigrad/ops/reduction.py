@@ -355,6 +355,8 @@ def logsumexp(x, dim=None, keepdim=False):
 
 def _softmax(function, op, x, dim):
     x = as_float(op, x)
+    if type(dim) is int:
+        return function.apply(x, dim=normalize_dim(op, dim, x.ndim))
     dims = normalize_dims(op, dim, x.ndim)
     if len(dims) <= 1:
         return function.apply(x, dim=dims[0] if dims else 0)
