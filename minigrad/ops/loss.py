@@ -21,7 +21,8 @@ class CrossEntropy(Function):
 
     def forward(self, x, target, weight, label_smoothing, ignore_index, reduction):
         self.params = {"label_smoothing": label_smoothing, "ignore_index": ignore_index}
-        empty, dtype, rows, labels = self.device.empty, x.dtype, *as_rows(x, target)
+        empty, dtype = self.device.empty, x.dtype
+        rows, labels = as_rows(x, target)
         if weight is None:
             weight = empty((0,), dtype)
         loss = empty(target.shape if reduction == "none" else (), dtype)
@@ -44,7 +45,8 @@ class CrossEntropyGrad(Function):
 
     def forward(self, x, grad, target, weight, logsumexp, divisor, label_smoothing, ignore_index):
         self.params = label_smoothing, ignore_index
-        out, rows, labels = self.device.empty(x.shape, x.dtype), *as_rows(x, target)
+        rows, labels = as_rows(x, target)
+        out = self.device.empty(x.shape, x.dtype)
         if weight is None:
             weight = self.device.empty((0,), x.dtype)
         self.device.kernels.cross_entropy_backward(

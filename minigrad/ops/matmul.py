@@ -99,6 +99,8 @@ def _matmul_stacks(a, b):
     """Matrix product of operands with at least two dimensions each."""
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
     if b.ndim == 2:  # one matrix on the right: the stack on the left is one tall matrix
+        if a.ndim == 2:
+            return product_of(a, b)
         return reshape(product_of(reshape(a, (product(a.shape[:-1]), k)), b), (*a.shape[:-1], n))
     batch = broadcast_shapes("matmul", a.shape[:-2], b.shape[:-2])
     stacks = []
