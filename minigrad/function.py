@@ -63,8 +63,8 @@ class Function:
             check_finite(fn, result, "forward")
         return result
 
-    # Three quarters of all ops have one or two tensors as inputs and nothing else. Two short ways for them, which only
-    # leave out what `apply` does for other inputs, parameters and views: 1.5 us for the sum of two tensors, not 2.2.
+    # Most small ops have one or two tensors as inputs and nothing else. Two short ways for them, which leave out what
+    # `apply` does for other inputs, parameters and views: a recorded mul of 8 elements takes 2.4 us instead of 4.1.
 
     @classmethod
     def apply_one(cls, x):

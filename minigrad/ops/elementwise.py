@@ -310,7 +310,7 @@ class LogicalNot(Function):
 
 def _arithmetic(function, op, a, b):
     if isinstance(a, Tensor) and isinstance(b, Tensor) and a.data.dtype is b.data.dtype is not bool_:
-        return function.apply_two(a, b)  # the frequent case, 0.3 us sooner
+        return function.apply_two(a, b)  # the frequent case
     a, b = operands(op, a, b)
     if (b if isinstance(b, Tensor) else a).data.dtype is bool_:  # True + True is 2
         a, b = [x.long() if isinstance(x, Tensor) else x for x in (a, b)]
