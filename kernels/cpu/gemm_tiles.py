@@ -26,7 +26,7 @@ def _clamped(builder, rows, limit):
     return [numbers[0], *[builder.select(builder.icmp_signed("<", r, last), r, last) for r in numbers[1:]]]
 
 
-def _loop(builder, count, values, step):
+def loop(builder, count, values, step):
     """``values = step(values)``, `count` times; returns the last ones. `values` may hold vectors and pointers."""
     before, loop, after = builder.block, builder.append_basic_block("steps"), builder.append_basic_block("done")
     zero, one = ir.Constant(INDEX, 0), ir.Constant(INDEX, 1)
@@ -119,7 +119,7 @@ def broadcast_tile(rows, vectors):
                 results += [emit.multiply_add(left, right[v], sums[r * vectors + v]) for v in range(vectors)]
             return [emit.at(line, b_step), builder.add(position, a_depth), *results]
 
-        _, _, *sums = _loop(builder, depth, [b, ir.Constant(INDEX, 0), *sums], step)
+        _, _, *sums = loop(builder, depth, [b, ir.Constant(INDEX, 0), *sums], step)
         for r, i in enumerate(numbers):
             target = emit.at(out, builder.mul(i, out_step))
             for v in range(vectors):
@@ -198,12 +198,12 @@ def dot_tile(rows, columns):
                     results[r * columns + j] = emit.multiply_add(x[r], y, sums[r * columns + j])
             return [builder.add(position, ir.Constant(INDEX, emit.lanes)), *results]
 
-        values = _loop(builder, whole, [ir.Constant(INDEX, 0), *[emit.zero] * (rows * columns)], step)
+        values = loop(builder, whole, [ir.Constant(INDEX, 0), *[emit.zero] * (rows * columns)], step)
         rest = builder.sub(depth, values[0])
         mask = emit.mask(rest)
         more = builder.select(builder.icmp_signed(">", rest, ir.Constant(INDEX, 0)), ir.Constant(INDEX, 1),
                               ir.Constant(INDEX, 0))
-        _, *sums = _loop(builder, more, values, lambda values: step(values, lambda p: emit.load_masked(p, mask)))
+        _, *sums = loop(builder, more, values, lambda values: step(values, lambda p: emit.load_masked(p, mask)))
         group = 16 // emit.itemsize
         for r, i in enumerate(numbers):
             target = emit.at(out, builder.mul(i, out_step))
