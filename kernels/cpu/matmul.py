@@ -26,11 +26,11 @@ from minigrad.kernels.cpu.simd import VECTOR_BYTES, copy_block, lanes_of
 DEPTH = 512  # of a slice: two vectors of columns of b, 32 KiB; 256 and 384 are within 5 %, none of them always ahead
 BLOCK = 16  # row tiles of a block: its slice of a, 192 KiB, stays in the second cache
 PARALLEL_WORK = 400_000  # multiply-adds: 60 x 100 x 100 takes 16 us on one thread, 9.4 on two that are awake
-PARALLEL_PACKING = 50_000  # elements: 60 x 784 x 100, transposed, takes 90 us instead of 115 from 150,000
+PARALLEL_PACKING = 50_000  # elements: 60 x 784 x 100, transposed, 90 us; packed on one thread 118
 PACKING_TASKS = 16
-LARGE_A = 10_000  # elements of a transposed a from which on packing it pays: 256 x 256 x 256, 76 to 86 GFLOP/s
-LARGE_B = 40_000  # elements of b from which on packing pays even if it could be read as it lies
-MANY = 100  # rows of the output, the same: 64 x 1568 x 128 in place 84 GFLOP/s, packed 70; 512 cubed 64 and 87
+LARGE_A = 10_000  # elements of a transposed a from which on packing it pays; 1024 cubed: 45 as it lies, 62 packed
+LARGE_B = 40_000  # elements of b from which on packing pays with many rows; 256 cubed: 76 as it lies, 89 packed
+MANY = 100  # rows of the output; with 64 (64 x 1568 x 128) 84 GFLOP/s as it lies, 70 packed
 DOT_MAX = 32  # rows or columns of the output up to which no packing is repaid
 LINE_VECTORS = 4  # of a tile of one row: 32 bytes of b a cycle, all that the second cache delivers
 LINES = 2  # rows of the output up to which rows are multiplied one at a time

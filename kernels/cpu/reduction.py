@@ -2,8 +2,8 @@
 
 Sums run in the array's type over at most 1,024 neighbours or 64 rows, and those partial sums in float64: as accurate as
 pairwise summation, and the same on any number of threads, because the pieces depend on the shape alone. Short rows and
-wide columns of floats go through the tiles of ``reduce_tiles``: on (100, 100, 100) and two threads the sum over the last
-axis takes 72 us instead of 152, the maxima over the three axes 73, 85 and 92 us instead of 590, 520 and 710.
+wide columns of floats go through the tiles of ``reduce_tiles``: on (100, 100, 100), with two threads, the sum over the
+last axis takes 72 us instead of 152, the maxima over the three axes 73, 85 and 92 us instead of 590, 520 and 710.
 """
 
 import numpy as np
