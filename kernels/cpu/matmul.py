@@ -1,131 +1,224 @@
-"""Matrix products: both operands are packed into panels once, then tiles of the output are independent.
+"""Matrix products: tiles of the output that stay in registers, on operands that are packed only where it pays.
 
-`a` is packed into panels of ROWS rows, `b` into panels of VECTORS vectors of columns (single vectors at the ragged
-end), each panel with the depth as its outer index, zeros beyond the edge. Packing reads any layout, so that transposed
-products cost the same. A block of the output walks the depth in slices whose panels stay in the L2 cache; every element
-of the output is summed in the same order on any number of threads.
+Three ways. Few rows times rows (a small batch through Linear, and matrix-vector products) are dot products of the
+operands as they lie. Else `a` is read by broadcast and `b` in vectors of neighbouring columns, as they lie if they are
+small; a `b` whose columns are no neighbours, and what is large, is packed first. Ragged columns are covered by a vector
+that starts early and writes the same values once more. Every element of the output is summed in the same order on any
+number of threads.
 """
 
 from minigrad.kernels.cpu.compile import inline
+from minigrad.kernels.cpu.gemm_tiles import (
+    BIAS,
+    DOT_COLUMNS,
+    DOT_ROWS,
+    SUM,
+    TILE_ROWS,
+    TILE_VECTORS,
+    ZERO,
+    broadcast_tile,
+    dot_tile,
+)
 from minigrad.kernels.cpu.packing import pack_panel
-from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel
-from minigrad.kernels.cpu.simd import ROWS, VECTOR_BYTES, VECTORS, lanes_of, panel_tile
+from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel, scratch, thread_count
+from minigrad.kernels.cpu.simd import VECTOR_BYTES, copy_block, lanes_of
 
-DEPTH = 512  # of a slice; measured at 512 x 512 x 512 on one core: 237 GFLOP/s with 512, 210 with 192 and taller blocks
-BLOCK_ROWS = 32  # of the output, per task
-BLOCK_PANELS = 8
-ENOUGH_BLOCKS = 8
-PARALLEL_WORK = 1_500_000  # multiply-adds; below it, about 15 us, waking the threads costs more than it saves
-PARALLEL_PACKING = 150_000  # elements: 15 us as well
+DEPTH = 512  # of a slice: two vectors of columns of b, 32 KiB; 256 and 384 are within 5 %, none of them always ahead
+BLOCK = 16  # row tiles of a block: its slice of a, 192 KiB, stays in the second cache
+PARALLEL_WORK = 400_000  # multiply-adds: 60 x 100 x 100 takes 16 us on one thread, 9.4 on two that are awake
+PARALLEL_PACKING = 50_000  # elements: 60 x 784 x 100, transposed, 90 us; packed on one thread 118
 PACKING_TASKS = 16
+LARGE_A = 10_000  # elements of a transposed a from which on packing it pays; 1024 cubed: 45 as it lies, 62 packed
+LARGE_B = 40_000  # elements of b from which on packing pays with many rows; 256 cubed: 76 as it lies, 89 packed
+MANY = 100  # rows of the output; with 64 (64 x 1568 x 128) 84 GFLOP/s as it lies, 70 packed
+DOT_MAX = 32  # rows or columns of the output up to which no packing is repaid
+LINE_VECTORS = 4  # of a tile of one row: 32 bytes of b a cycle, all that the second cache delivers
+LINES = 2  # rows of the output up to which rows are multiplied one at a time
+TILE = TILE_ROWS * VECTOR_BYTES // 4
 
-_wide_tile = panel_tile(ROWS, VECTORS)
-_narrow_tile = panel_tile(ROWS, 1)
-
-
-@inline
-def _panel_width(column, n, lanes):
-    """Width of the panel of `b` that starts at `column`: wide ones first, then single vectors."""
-    wide = VECTORS * lanes
-    return wide if n - column > wide - lanes else lanes
-
-
-@inline
-def _padded_columns(n, lanes):
-    """Columns of all panels of `b`, their padding included."""
-    wide = VECTORS * lanes
-    full = n // wide * wide
-    rest = n - full
-    return full + (wide if rest > wide - lanes else (rest + lanes - 1) // lanes * lanes)
+_wide_tile = broadcast_tile(TILE_ROWS, TILE_VECTORS)
+_narrow_tile = broadcast_tile(TILE_ROWS, 1)
+_dot_tile = dot_tile(DOT_ROWS, DOT_COLUMNS)
+_line_tile = broadcast_tile(1, LINE_VECTORS)
+_copy_vector = copy_block(0)
 
 
 @inline
-def _block_size(m, n, lanes):
-    """Rows and columns of the output's blocks: of thin products small ones, so that there are some to share out."""
-    rows, columns, padded = BLOCK_ROWS, BLOCK_PANELS * VECTORS * lanes, _padded_columns(n, lanes)
-    while rows > ROWS and (m + rows - 1) // rows * ((padded + columns - 1) // columns) < ENOUGH_BLOCKS:
-        rows //= 2
-    return rows, columns
+def _column(v, n, lanes):
+    """First column of vector v: the last one starts early, but not before 0."""
+    return max(min(v * lanes, n - lanes), 0)
 
 
 @inline
-def _blocks(m, n, lanes):
-    rows, columns = _block_size(m, n, lanes)
-    return (m + rows - 1) // rows * ((_padded_columns(n, lanes) + columns - 1) // columns)
+def _vectors(n, lanes):
+    return (n + lanes - 1) // lanes
 
 
 @inline
-def _pack_share(task, tasks, a, b, work, sizes, steps):
-    """Pack one of `tasks` equal shares of the panels of `a` and of those of `b`."""
+def _tiles(m):
+    return (m + TILE_ROWS - 1) // TILE_ROWS
+
+
+@inline
+def _panel_size(k, lanes):
+    """Elements of a packed tile of rows of a: the copies write some beyond the last."""
+    return k * TILE_ROWS + lanes
+
+
+@inline
+def _pack_share(task, tasks, a, b, work, sizes, steps, packed):
+    """Pack one of `tasks` equal shares of what is packed."""
     batch_a, batch_b, m, n, k = sizes
-    a_row, a_depth, b_column, b_depth = steps
+    a_depth, b_column, b_depth = steps
+    packed_a, packed_b = packed
     lanes = lanes_of(work)
-    wide = VECTORS * lanes
-    panels = (m + ROWS - 1) // ROWS
-    b_at = batch_a * panels * ROWS * k
-    total = batch_a * panels
-    for p in range(task * total // tasks, (task + 1) * total // tasks):
-        row = p % panels * ROWS
-        pack_panel(a, p // panels * m * k + row * a_row, a_row, a_depth, min(ROWS, m - row), k,
-                    work, p * ROWS * k, ROWS)
-    padded = _padded_columns(n, lanes)
-    steps = (padded + wide - 1) // wide
-    total = batch_b * steps
-    for p in range(task * total // tasks, (task + 1) * total // tasks):
-        start, base = p % steps * wide, b_at + p // steps * padded * k
-        column = start
-        while column < min(start + wide, padded):
-            width = _panel_width(column, n, lanes)
-            pack_panel(b, p // steps * n * k + column * b_column, b_column, b_depth, min(width, n - column), k,
-                        work, base + column * k, width)
-            column += width
+    each, b_at = _vectors(n, lanes), 0
+    if packed_a:
+        tiles, size = _tiles(m), _panel_size(k, lanes)
+        b_at = batch_a * tiles * size
+        for p in range(task * batch_a * tiles // tasks, (task + 1) * batch_a * tiles // tasks):
+            row = p % tiles * TILE_ROWS
+            at, out = p // tiles * m * k + row, p * size
+            for i in range(k):
+                for r in range(0, TILE_ROWS, lanes):
+                    _copy_vector(a, at + i * a_depth + r, m - row - r, work, out + i * TILE_ROWS + r)
+    if packed_b:
+        for p in range(task * batch_b * each // tasks, (task + 1) * batch_b * each // tasks):
+            column, at = _column(p % each, n, lanes), p // each * n * k
+            if b_column == 1:
+                for i in range(k):
+                    _copy_vector(b, at + i * b_depth + column, n - column, work, b_at + (p * k + i) * lanes)
+            else:
+                pack_panel(b, at + column * b_column, b_column, b_depth, min(lanes, n - column), k,
+                           work, b_at + p * k * lanes, lanes)
 
 
 @inline
-def _multiply_block(task, bias, out, work, sizes):
-    """One block of the output, from the packed panels."""
+def _multiply_share(task, a, b, bias, out, sizes, steps, places, packed, shares):
+    """One share of one product of the batch: some tiles of rows by some pairs of vectors of columns."""
     batch_a, batch_b, m, n, k = sizes
-    lanes = lanes_of(work)
-    wide = VECTORS * lanes
-    padded = _padded_columns(n, lanes)
-    panels = (m + ROWS - 1) // ROWS
-    height, width = _block_size(m, n, lanes)
-    down, across = (m + height - 1) // height, (padded + width - 1) // width
-    batch, block = task // (down * across), task % (down * across)
-    top, left = block // across * height, block % across * width
-    bottom, right = min(top + height, m), min(left + width, padded)
-    a_at = (batch if batch_a > 1 else 0) * panels * ROWS * k
-    b_at = batch_a * panels * ROWS * k + (batch if batch_b > 1 else 0) * padded * k
-    out_at = batch * m * n
-    if bias.size or k == 0:
-        for i in range(top, bottom):
-            for j in range(left, min(right, n)):
-                out[out_at + i * n + j] = bias[j] if bias.size else out.dtype.type(0)
-    for start in range(0, k, DEPTH):
-        depth = min(DEPTH, k - start)
-        add = start > 0 or bias.size > 0
-        column = left
-        while column < right:
-            width = _panel_width(column, n, lanes)
-            panel = b_at + column * k + start * width
-            for row in range(top, bottom, ROWS):
-                if width == wide:
-                    _wide_tile(work, a_at + row * k + start * ROWS, work, panel, width, depth,
-                               out, out_at + row * n + column, n, add, bottom - row, n - column)
+    a_row, a_depth, b_step = steps
+    a_at, a_tile, b_at, b_vector = places
+    packed_a, packed_b = packed
+    down, across = shares
+    lanes = lanes_of(out)
+    tiles, pairs = _tiles(m), n // (TILE_VECTORS * lanes)
+    batch, share = task // (down * across), task % (down * across)
+    i, j = share // across, share % across
+    top, bottom = tiles * i // down, tiles * (i + 1) // down
+    left, right = pairs * j // across, pairs * (j + 1) // across
+    a_at += (batch if batch_a > 1 else 0) * (tiles * a_tile if packed_a else m * k)
+    b_at += (batch if batch_b > 1 else 0) * (_vectors(n, lanes) * b_vector if packed_b else n * k)
+    out_at, first = batch * m * n, BIAS if bias.size else ZERO
+    for block in range(top, bottom, BLOCK):
+        for start in range(0, max(k, 1), DEPTH):
+            depth = min(DEPTH, k - start)
+            for pair in range(left, right):
+                column = pair * TILE_VECTORS * lanes
+                at = b_at + pair * TILE_VECTORS * b_vector + start * b_step
+                for tile in range(block, min(block + BLOCK, bottom)):
+                    row = tile * TILE_ROWS
+                    _wide_tile(a, a_at + tile * a_tile + start * a_depth, a_row, a_depth,
+                               b, at, b_step, b_vector, depth, bias, column, SUM if start > 0 else first,
+                               out, out_at + row * n + column, n, lanes, m - row)
+    if j == across - 1:
+        vector = pairs * TILE_VECTORS
+        rest = _vectors(n, lanes) - vector
+        if rest:  # these write columns of the last pair again: after it, with the whole depth
+            column, last = _column(vector, n, lanes), _column(vector + 1, n, lanes)
+            at = b_at + (vector * b_vector if packed_b else column)
+            b_apart = b_vector if packed_b else last - column
+            for tile in range(top, bottom):
+                row = tile * TILE_ROWS
+                if n < lanes:
+                    square = scratch(out[0], TILE)
+                    _narrow_tile(a, a_at + tile * a_tile, a_row, a_depth, b, at, b_step, 0, k,
+                                 bias, 0, ZERO, square, 0, lanes, 0, m - row)
+                    for r in range(min(TILE_ROWS, m - row)):
+                        for c in range(n):
+                            value = square[r * lanes + c]
+                            out[out_at + (row + r) * n + c] = value + bias[c] if bias.size else value
+                elif rest == TILE_VECTORS:
+                    _wide_tile(a, a_at + tile * a_tile, a_row, a_depth, b, at, b_step, b_apart, k,
+                               bias, column, first, out, out_at + row * n + column, n, last - column, m - row)
                 else:
-                    _narrow_tile(work, a_at + row * k + start * ROWS, work, panel, width, depth,
-                                 out, out_at + row * n + column, n, add, bottom - row, n - column)
-            column += width
+                    _narrow_tile(a, a_at + tile * a_tile, a_row, a_depth, b, at, b_step, 0, k,
+                                 bias, column, first, out, out_at + row * n + column, n, 0, m - row)
+
+
+@inline
+def _shares(m, n, lanes, threads):
+    """Shares of a product's rows and columns: one per thread, of the dimension that divides with less waste."""
+    tiles, pairs = _tiles(m), max(1, n // (TILE_VECTORS * lanes))
+    if (tiles + threads - 1) // threads * pairs <= (pairs + threads - 1) // threads * tiles:
+        return min(threads, tiles), 1
+    return 1, min(threads, pairs)
+
+
+@inline
+def _dot_share(task, tasks, a, b, bias, out, sizes):
+    """One share of the columns of one product of rows by rows."""
+    batch_a, batch_b, m, n, k = sizes
+    batch, share = task // tasks, task % tasks
+    a_at, b_at, out_at = (batch if batch_a > 1 else 0) * m * k, (batch if batch_b > 1 else 0) * n * k, batch * m * n
+    groups = (n + DOT_COLUMNS - 1) // DOT_COLUMNS
+    for group in range(share * groups // tasks, (share + 1) * groups // tasks):
+        column = min(group * DOT_COLUMNS, n - DOT_COLUMNS)
+        for row in range(0, m, DOT_ROWS):
+            _dot_tile(a, a_at + row * k, k, b, b_at + column * k, k, k, bias, column, BIAS if bias.size else ZERO,
+                      out, out_at + row * n + column, n, m - row)
+
+
+@inline
+def _line_share(task, tasks, a, b, bias, out, sizes, a_depth):
+    """One share of the columns of one product of few rows, `b` as it lies."""
+    batch_a, batch_b, m, n, k = sizes
+    lanes = lanes_of(out)
+    width = LINE_VECTORS * lanes
+    groups = (n + width - 1) // width
+    batch, share = task // tasks, task % tasks
+    a_at, b_at, out_at = (batch if batch_a > 1 else 0) * m * k, (batch if batch_b > 1 else 0) * n * k, batch * m * n
+    for group in range(share * groups // tasks, (share + 1) * groups // tasks):
+        column = min(group * width, n - width)
+        for row in range(m):
+            _line_tile(a, a_at + row * (k if a_depth == 1 else 1), 0, a_depth, b, b_at + column, n, lanes, k,
+                       bias, column, BIAS if bias.size else ZERO, out, out_at + row * n + column, n, lanes, 1)
 
 
 @inline
 def _product(a, b, bias, out, work, batch, sizes, steps):
     batch_a, batch_b, m, n, k = sizes
-    apart = k * (batch_a * m + batch_b * n) >= PARALLEL_PACKING
-    shares = PACKING_TASKS if apart else 1
-    parallel_for(_pack_share, shares, apart, (shares, a, b, work, sizes, steps))
-    blocks = batch * _blocks(m, n, lanes_of(work))
-    parallel_for(_multiply_block, blocks, batch * m * n * k >= PARALLEL_WORK, (bias, out, work, sizes))
+    a_row, a_depth, b_column, b_depth = steps
+    lanes = lanes_of(out)
+    parallel = batch * m * n * k >= PARALLEL_WORK
+    threads = thread_count() if parallel else 1
+    if n == 1 and m >= DOT_COLUMNS and a_depth == 1:  # a matrix by a vector: the vector by the matrix's rows
+        parallel_for(_dot_share, batch * threads, parallel, (threads, b, a, bias[:0], out, (batch_b, batch_a, 1, m, k)))
+        if bias.size:
+            for i in range(out.size):
+                out[i] += bias[0]
+        return
+    if a_depth == 1 and b_depth == 1 and min(m, n) <= DOT_MAX and n >= DOT_COLUMNS:
+        parallel_for(_dot_share, batch * threads, parallel, (threads, a, b, bias, out, sizes))
+        return
+    if m <= LINES and b_column == 1 and n >= LINE_VECTORS * lanes:
+        parallel_for(_line_share, batch * threads, parallel, (threads, a, b, bias, out, sizes, a_depth))
+        return
+    packed_a = a_row == 1 and m * k >= LARGE_A
+    packed_b = b_column != 1 or n < lanes or (n * k >= LARGE_B and m >= MANY)
+    b_at = batch_a * _tiles(m) * _panel_size(k, lanes) if packed_a else 0
+    if packed_a or packed_b:
+        apart = (batch_a * m * k if packed_a else 0) + (batch_b * n * k if packed_b else 0) >= PARALLEL_PACKING
+        shares = PACKING_TASKS if apart else 1
+        parallel_for(_pack_share, shares, apart,
+                     (shares, a, b, work, sizes, (a_depth, b_column, b_depth), (packed_a, packed_b)))
+    down, across = _shares(m, n, lanes, threads)
+    parallel_for(_multiply_share, batch * down * across, parallel,
+                 (work if packed_a else a, work if packed_b else b, bias, out, sizes,
+                  (1 if packed_a else a_row, TILE_ROWS if packed_a else a_depth, lanes if packed_b else b_depth),
+                  (0, _panel_size(k, lanes) if packed_a else TILE_ROWS * a_row,
+                   b_at if packed_b else 0, k * lanes if packed_b else lanes),
+                  (packed_a, packed_b), (down, across)))
 
 
 @parallel_kernel
@@ -137,8 +230,8 @@ def matmul(a, b, out, work, transpose_a, transpose_b):
     """
     m, n = out.shape[1], out.shape[2]
     k = a.shape[1] if transpose_a else a.shape[2]
-    a_row, a_depth = (1, m) if transpose_a else (k, 1)
-    b_column, b_depth = (k, 1) if transpose_b else (1, n)
+    a_row, a_depth = (1, m) if transpose_a and m > 1 else (k, 1)
+    b_column, b_depth = (k, 1) if transpose_b and n > 1 else (1, n)
     _product(a.reshape(a.size), b.reshape(b.size), work[:0], out.reshape(out.size), work, out.shape[0],
              (a.shape[0], b.shape[0], m, n, k), (a_row, a_depth, b_column, b_depth))
 
@@ -153,8 +246,7 @@ def linear_forward(x, weight, bias, out, work):
 
 def _packed_size(batch_a, batch_b, m, n, k, itemsize):
     lanes = VECTOR_BYTES // itemsize
-    rows, columns = -(-m // ROWS) * ROWS, -(-n // lanes) * lanes + (VECTORS - 1) * lanes
-    return k * (batch_a * rows + batch_b * columns)
+    return batch_a * -(-m // TILE_ROWS) * (k * TILE_ROWS + lanes) + batch_b * -(-n // lanes) * lanes * k + lanes
 
 
 def matmul_workspace(a, b, transpose_a, transpose_b):

@@ -27,6 +27,9 @@ if numba.config.DISABLE_JIT:
     def scratch(like, size):
         return np.empty(size, type(like))
 
+    def thread_count():
+        return 1
+
 else:
     thread_pool._launch_threads()  # before any kernel: one from the cache refers to the pool's symbols
 
@@ -114,6 +117,19 @@ else:
                 builder.store(ir.IntType(8)(1), failed)
         builder.ret_void()
         return worker
+
+    @intrinsic
+    def thread_count(typingctx):
+        """How many threads `parallel_for` would use: for the shape of blocks that no result depends on.
+
+        Numba's own get_num_threads bakes an address into the code, which a kernel from the cache does not survive.
+        """
+
+        def emit(context, builder, signature, arguments):
+            kind = ir.FunctionType(ir.IntType(64), [])
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, "get_num_threads"), [])
+
+        return types.intp(), emit
 
     @intrinsic
     def _stack(typingctx, like, size):

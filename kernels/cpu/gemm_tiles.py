@@ -1,0 +1,225 @@
+"""The tiles of matrix products: accumulators that stay in registers while the depth runs.
+
+`broadcast_tile` reads `a` by broadcast through any strides, so that `a` needs no packing; `dot_tile` multiplies rows by
+rows, both as they lie, and adds up across the lanes at the end. Neither masks a store: rows beyond the last are the
+last one again (the same value, written again), and ragged columns are the caller's to avoid by starting early.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from minigrad.kernels.cpu.emitter import INDEX, ROWS, VECTOR_BYTES, Emitter, vectorised
+
+# TILE_ROWS x 2 accumulators, two vectors of b and a broadcast: 12 + 3 of 16 registers, or 24 + 3 of 32.
+TILE_ROWS = 6 if ROWS == 4 else 12
+TILE_VECTORS = 2
+ZERO, BIAS, SUM = 0, 1, 2  # what a tile's sums start from: nothing, the bias, or what `out` holds
+DOT_ROWS, DOT_COLUMNS = 3, 4
+
+
+def _clamped(builder, rows, limit):
+    """0 ... rows - 1, each at most limit - 1."""
+    last = builder.sub(limit, ir.Constant(INDEX, 1))
+    numbers = [ir.Constant(INDEX, r) for r in range(rows)]
+    return [numbers[0], *[builder.select(builder.icmp_signed("<", r, last), r, last) for r in numbers[1:]]]
+
+
+def loop(builder, count, values, step):
+    """``values = step(values)``, `count` times; returns the last ones. `values` may hold vectors and pointers."""
+    before, loop, after = builder.block, builder.append_basic_block("steps"), builder.append_basic_block("done")
+    zero, one = ir.Constant(INDEX, 0), ir.Constant(INDEX, 1)
+    builder.cbranch(builder.icmp_signed(">", count, zero), loop, after)
+    builder.position_at_end(loop)
+    number = builder.phi(INDEX)
+    number.add_incoming(zero, before)
+    inside = []
+    for value in values:
+        inside.append(builder.phi(value.type))
+        inside[-1].add_incoming(value, before)
+    builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)  # else unrolled: registers run out
+    results = step(inside)
+    following = builder.add(number, one)
+    number.add_incoming(following, loop)
+    for phi, result in zip(inside, results, strict=True):
+        phi.add_incoming(result, loop)
+    builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+    builder.position_at_end(after)
+    final = []
+    for value, result in zip(values, results, strict=True):
+        final.append(builder.phi(value.type))
+        final[-1].add_incoming(value, before)
+        final[-1].add_incoming(result, loop)
+    return final
+
+
+def _call(emit, name, arguments, body):
+    """Emit `body` as a function of its own and call it: the tile gets all registers, and is compiled once a kernel."""
+    module, builder = emit.builder.module, emit.builder
+    name = f"minigrad_{name}_{emit.suffix}"
+    function = module.globals.get(name)
+    if function is None:
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [a.type for a in arguments]), name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        function.attributes.add("nounwind")
+        inner = ir.IRBuilder(function.append_basic_block("entry"))
+        body(Emitter(emit.context, inner, types.float32 if emit.itemsize == 4 else types.float64, 0), *function.args)
+        inner.ret_void()
+    builder.call(function, arguments)
+
+
+def _zeros(emit, count):
+    """A pointer to `count` zeros."""
+    zeros = ir.Constant(ir.ArrayType(emit.scalar, count), [0.0] * count)
+    constant = cgutils.global_constant(emit.builder.module, "minigrad_zeros", zeros)
+    return emit.builder.bitcast(constant, emit.scalar.as_pointer())
+
+
+def broadcast_tile(rows, vectors):
+    """``f(a, a_at, a_row, a_depth, b, b_at, b_step, b_apart, depth, bias, bias_at, start, out, out_at, out_step,
+    out_apart, m)``
+
+    A tile of `rows` rows by `vectors` vectors of columns: ``out[i, j] = start + sum over k of
+    a[a_at + i * a_row + k * a_depth] * b[b_at + k * b_step + j]`` for i < min(m, rows), where the vectors lie `b_apart`
+    and `out_apart` elements apart; `start` is ZERO, BIAS (``bias[bias_at + j]``) or SUM (``out[i, j]``).
+    """
+
+    def twin(a, a_at, a_row, a_depth, b, b_at, b_step, b_apart, depth, bias, bias_at, start, out, out_at, out_step,
+             out_apart, m):
+        a, b, out, lanes = a.reshape(-1), b.reshape(-1), out.reshape(-1), VECTOR_BYTES // out.itemsize
+        k = np.arange(depth)
+        for v in range(vectors):
+            right = b[b_at + v * b_apart + k[:, None] * b_step + np.arange(lanes)]
+            for i in range(min(m, rows)):
+                at = out_at + i * out_step + v * out_apart
+                line, left = out[at : at + lanes], a[a_at + i * a_row + k * a_depth]
+                first = bias_at + v * out_apart
+                total = np.zeros_like(line) if start == ZERO else line if start == SUM else bias[first : first + lanes]
+                line[...] = total + (left[:, None] * right).sum(axis=0)
+
+    def body(emit, a, a_row, a_depth, b, b_step, b_apart, depth, source, source_step, source_apart,
+             out, out_step, out_apart, m):
+        builder = emit.builder
+        numbers = _clamped(builder, rows, m)
+        lines = [emit.at(a, builder.mul(i, a_row)) for i in numbers]
+        apart = [builder.mul(out_apart, ir.Constant(INDEX, v)) for v in range(vectors)]
+        first = [builder.mul(source_apart, ir.Constant(INDEX, v)) for v in range(vectors)]
+        sums = [emit.load_vector(emit.at(source, builder.mul(i, source_step), first[v]))
+                for i in numbers for v in range(vectors)]
+        distance = [builder.mul(b_apart, ir.Constant(INDEX, v)) for v in range(vectors)]
+
+        def step(values):
+            line, position, *sums = values
+            right = [emit.load_vector(emit.at(line, distance[v])) for v in range(vectors)]
+            results = []
+            for r in range(rows):
+                left = emit.broadcast(builder.load(emit.at(lines[r], position)))
+                results += [emit.multiply_add(left, right[v], sums[r * vectors + v]) for v in range(vectors)]
+            return [emit.at(line, b_step), builder.add(position, a_depth), *results]
+
+        _, _, *sums = loop(builder, depth, [b, ir.Constant(INDEX, 0), *sums], step)
+        for r, i in enumerate(numbers):
+            target = emit.at(out, builder.mul(i, out_step))
+            for v in range(vectors):
+                emit.store_vector(sums[r * vectors + v], emit.at(target, apart[v]))
+
+    @vectorised(twin)
+    def tile(emit, a, a_at, a_row, a_depth, b, b_at, b_step, b_apart, depth, bias, bias_at, start, out, out_at,
+             out_step, out_apart, m):
+        builder = emit.builder
+        a, b, out, bias = emit.at(a, a_at), emit.at(b, b_at), emit.at(out, out_at), emit.at(bias, bias_at)
+        zeros = _zeros(emit, emit.lanes)
+        nothing = ir.Constant(INDEX, 0)
+        biased = builder.icmp_signed("==", start, ir.Constant(INDEX, BIAS))
+        adding = builder.icmp_signed("==", start, ir.Constant(INDEX, SUM))
+        source = builder.select(adding, out, builder.select(biased, bias, zeros))
+        source_step = builder.select(adding, out_step, nothing)
+        source_apart = builder.select(builder.or_(adding, biased), out_apart, nothing)
+        _call(emit, f"tile_{rows}_{vectors}", [a, a_row, a_depth, b, b_step, b_apart, depth, source, source_step,
+                                               source_apart, out, out_step, out_apart, m], body)
+
+    return tile
+
+
+def _across(emit, vectors):
+    """The sums of the lanes of a few vectors (as many as fit into 16 bytes), as one vector of 16 bytes."""
+    group, lanes = len(vectors), emit.lanes
+    distance = group // 2
+    while len(vectors) > 1:  # two vectors' lanes side by side within 16 bytes: unpack, unpack, add
+        unit = group // len(vectors)
+        parts = []
+        for part in (0, distance):
+            chosen = []
+            for base in range(0, lanes, group):
+                for i in range(0, group // 2, unit):
+                    chosen += [base + (part + i + u) % group for u in range(unit)]
+                    chosen += [lanes + base + (part + i + u) % group for u in range(unit)]
+            parts.append(chosen)
+        vectors = [emit.builder.fadd(emit.shuffle(x, y, parts[0]), emit.shuffle(x, y, parts[1]))
+                   for x, y in zip(vectors[::2], vectors[1::2], strict=True)]
+    (total,) = vectors
+    while lanes > group:
+        lanes //= 2
+        total = emit.builder.fadd(emit.shuffle(total, total, list(range(lanes))),
+                                  emit.shuffle(total, total, list(range(lanes, 2 * lanes))))
+    return total
+
+
+def dot_tile(rows, columns):
+    """``f(a, a_at, a_row, b, b_at, b_row, depth, bias, bias_at, start, out, out_at, out_step, m)``
+
+    ``out[i, j] = start + sum over k of a[a_at + i * a_row + k] * b[b_at + j * b_row + k]`` for i < min(m, rows) and all
+    j < columns, a multiple of 4; `start` is ZERO or BIAS (``bias[bias_at + j]``).
+    """
+
+    def twin(a, a_at, a_row, b, b_at, b_row, depth, bias, bias_at, start, out, out_at, out_step, m):
+        a, b, out = a.reshape(-1), b.reshape(-1), out.reshape(-1)
+        for i in range(min(m, rows)):
+            for j in range(columns):
+                left, right = a[a_at + i * a_row :][:depth], b[b_at + j * b_row :][:depth]
+                first = bias[bias_at + j] if start == BIAS else 0
+                out[out_at + i * out_step + j] = first + (left * right).sum()
+
+    def body(emit, a, a_row, b, b_row, depth, first, out, out_step, m):
+        builder = emit.builder
+        numbers = _clamped(builder, rows, m)
+        left = [emit.at(a, builder.mul(i, a_row)) for i in numbers]
+        right = [emit.at(b, builder.mul(ir.Constant(INDEX, j), b_row)) for j in range(columns)]
+        whole = builder.sdiv(depth, ir.Constant(INDEX, emit.lanes))
+
+        def step(values, load=emit.load_vector):
+            position, *sums = values
+            x, results = [load(emit.at(line, position)) for line in left], list(sums)
+            for j in range(columns):  # one at a time: rows + 1 registers beside the accumulators
+                y = load(emit.at(right[j], position))
+                for r in range(rows):
+                    results[r * columns + j] = emit.multiply_add(x[r], y, sums[r * columns + j])
+            return [builder.add(position, ir.Constant(INDEX, emit.lanes)), *results]
+
+        values = loop(builder, whole, [ir.Constant(INDEX, 0), *[emit.zero] * (rows * columns)], step)
+        rest = builder.sub(depth, values[0])
+        mask = emit.mask(rest)
+        more = builder.select(builder.icmp_signed(">", rest, ir.Constant(INDEX, 0)), ir.Constant(INDEX, 1),
+                              ir.Constant(INDEX, 0))
+        _, *sums = loop(builder, more, values, lambda values: step(values, lambda p: emit.load_masked(p, mask)))
+        group = 16 // emit.itemsize
+        for r, i in enumerate(numbers):
+            target = emit.at(out, builder.mul(i, out_step))
+            for j in range(0, columns, group):
+                total = _across(emit, sums[r * columns + j : r * columns + j + group])
+                few = total.type.as_pointer()
+                start = builder.load(builder.bitcast(emit.at(first, j), few))
+                store = builder.store(builder.fadd(start, total), builder.bitcast(emit.at(target, j), few))
+                start.align = store.align = emit.itemsize
+
+    @vectorised(twin)
+    def tile(emit, a, a_at, a_row, b, b_at, b_row, depth, bias, bias_at, start, out, out_at, out_step, m):
+        out = emit.at(out, out_at)
+        biased = emit.builder.icmp_signed("==", start, ir.Constant(INDEX, BIAS))
+        first = emit.builder.select(biased, emit.at(bias, bias_at), _zeros(emit, columns))
+        _call(emit, f"dot_{rows}_{columns}", [emit.at(a, a_at), a_row, emit.at(b, b_at), b_row, depth, first, out,
+                                              out_step, m], body)
+
+    return tile
