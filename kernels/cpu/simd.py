@@ -13,11 +13,12 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-from minigrad.kernels.cpu.emitter import FREE_MASKS, INDEX, ROWS, VECTOR_BYTES, VECTORS, vectorised
+from minigrad.kernels.cpu.emitter import FREE_MASKS, INDEX, PIXELS, ROWS, VECTOR_BYTES, VECTORS, vectorised
 
 __all__ = [
-    "FREE_MASKS", "ROWS", "VECTOR_BYTES", "VECTORS", "copy_block", "copy_window", "gather_tile", "keep_scalar",
-    "lanes_of", "panel_tile", "put_integer", "scatter_tile", "transpose_block", "vectors_for", "write_rows",
+    "FREE_MASKS", "PIXELS", "ROWS", "VECTOR_BYTES", "VECTORS", "channels_tile", "copy_block", "copy_vector",
+    "copy_window", "gather_tile", "keep_scalar", "lanes_of", "panel_tile", "put_integer", "transpose_block",
+    "transpose_whole", "vectors_for", "write_rows", "zero_vector",
 ]
 
 
@@ -169,6 +170,33 @@ def copy_window():
     return copy
 
 
+def copy_vector():
+    """One vector copied: ``f(x, x_at, out, out_at)``."""
+
+    def twin(x, x_at, out, out_at):
+        width = lanes_of(out)
+        out.reshape(-1)[out_at : out_at + width] = x.reshape(-1)[x_at : x_at + width]
+
+    @vectorised(twin)
+    def copy(emit, x, x_at, out, out_at):
+        emit.store_vector(emit.load_vector(emit.at(x, x_at)), emit.at(out, out_at))
+
+    return copy
+
+
+def zero_vector():
+    """One vector of zeros: ``f(out, out_at)``."""
+
+    def twin(out, out_at):
+        out.reshape(-1)[out_at : out_at + lanes_of(out)] = 0
+
+    @vectorised(twin)
+    def clear(emit, out, out_at):
+        emit.store_vector(emit.zero, emit.at(out, out_at))
+
+    return clear
+
+
 def write_rows(vectors):
     """Part of a tile sent to its place: ``f(x, x_at, x_step, y, y_at, rows, columns, out, out_at, out_step)``.
 
@@ -234,38 +262,70 @@ def gather_tile(rows, vectors):
     return tile
 
 
-def scatter_tile(rows, vectors):
-    """A weight gradient's tile: ``f(x, x_at, table, row_at, depth_at, b, b_at, depth, c, c_at, c_step)``.
+def channels_tile(rows, vectors):
+    """A convolution's tile, channels in the lanes: a function of
+    ``(x, x_at, table, row_at, target_at, depth_at, b, b_at, depth, add, s, s_at, c, c_at)``.
 
-    ``c[i, j] += sum over k of x[x_at + table[row_at + i] + table[depth_at + k]] * b[k, j]`` for i < rows and
-    j < vectors * lanes: output channels in the lanes, so that no sum across lanes is ever needed. `b` is packed as
+    ``c[table[target_at + i] + j] = start + sum over k of x[x_at + table[row_at + i] + table[depth_at + k]] * b[k, j]``
+    for i < rows and j < vectors * lanes, where `start` is the old value if `add`, else ``s[s_at + j]``. The rows are
+    any pixels (any taps, in the gradient by the weight), and no sum across lanes is ever needed. `b` is packed as
     (depth, vectors * lanes); `table` holds integers of the floats' width.
     """
 
-    def twin(x, x_at, table, row_at, depth_at, b, b_at, depth, c, c_at, c_step):
-        width = vectors * lanes_of(c)
-        integers = table.view(np.int32 if table.itemsize == 4 else np.int64)
-        row, column = integers[row_at : row_at + rows], integers[depth_at : depth_at + depth]
-        left = x.reshape(-1)[x_at + row.astype(np.int64) + column.astype(np.int64)[:, None]]
-        right = b.reshape(-1)[b_at : b_at + depth * width].reshape(depth, width)
-        _multiply_panels(left, right, c, c_at, c_step, True, rows, width)
+    def twin(x, x_at, table, row_at, target_at, depth_at, b, b_at, depth, add, s, s_at, c, c_at):
+        lanes = np.arange(vectors * lanes_of(c))
+        integers = table.view(np.int32 if table.itemsize == 4 else np.int64).astype(np.int64)
+        row, target = integers[row_at : row_at + rows], integers[target_at : target_at + rows]
+        left = x.reshape(-1)[x_at + row + integers[depth_at : depth_at + depth, None]]
+        right = b.reshape(-1)[b_at : b_at + depth * lanes.size].reshape(depth, lanes.size)
+        places = c_at + target[:, None] + lanes
+        with np.errstate(all="ignore"):
+            start = c[places] if add else s[s_at + lanes]
+            c[places] = start + (left[:, :, None] * right[:, None, :]).sum(axis=0)
 
     @vectorised(twin)
-    def tile(emit, x, x_at, table, row_at, depth_at, b, b_at, depth, c, c_at, c_step):
-        builder = emit.builder
-        x, b, c, depths = emit.at(x, x_at), emit.at(b, b_at), emit.at(c, c_at), emit.at(table, depth_at)
-        bases = [emit.at(x, emit.load_integer(emit.at(table, row_at, r))) for r in range(rows)]
+    def tile(emit, x, x_at, table, row_at, target_at, depth_at, b, b_at, depth, add, s, s_at, c, c_at):
+        builder, width = emit.builder, vectors * emit.lanes
+        x, b, s, c = emit.at(x, x_at), emit.at(b, b_at), emit.at(s, s_at), emit.at(c, c_at)
+        rest, depths, targets = emit.at(table, row_at), emit.at(table, depth_at), emit.at(table, target_at)
+        bases = [emit.at(x, emit.load_integer(emit.at(rest, r))) for r in range(rows)]
+        adding = builder.icmp_signed("!=", add, ir.Constant(INDEX, 0))
+        start = []
+        for r in range(rows):
+            source = builder.select(adding, emit.at(c, emit.load_integer(emit.at(targets, r))), s)
+            start.append([emit.load_vector(emit.at(source, v * emit.lanes)) for v in range(vectors)])
         offset = {}
 
         def b_vector(k):
             offset[0] = emit.load_integer(emit.at(depths, k))
-            line = emit.at(b, builder.mul(k, ir.Constant(INDEX, vectors * emit.lanes)))
+            line = emit.at(b, builder.mul(k, ir.Constant(INDEX, width)))
             return [emit.load_vector(emit.at(line, v * emit.lanes)) for v in range(vectors)]
 
-        sums = emit.accumulate(rows, vectors, depth, lambda k, r: emit.at(bases[r], offset[0]), b_vector)
+        sums = emit.accumulate(rows, vectors, depth, lambda k, r: emit.at(bases[r], offset[0]), b_vector, start)
         for r in range(rows):
+            target = emit.at(c, emit.load_integer(emit.at(targets, r)))
             for v in range(vectors):
-                target = emit.at(c, builder.mul(c_step, ir.Constant(INDEX, r)), v * emit.lanes)
-                emit.store_vector(builder.fadd(emit.load_vector(target), sums[r][v]), target)
+                emit.store_vector(sums[r][v], emit.at(target, v * emit.lanes))
 
     return tile
+
+
+def transpose_whole():
+    """A square of lanes x lanes transposed in registers: ``f(x, x_at, x_step, out, out_at, out_step)``.
+
+    ``out[out_at + j * out_step + i] = x[x_at + i * x_step + j]`` for i, j < lanes.
+    """
+
+    def twin(x, x_at, x_step, out, out_at, out_step):
+        lanes = np.arange(lanes_of(out))
+        out[out_at + lanes[:, None] * out_step + lanes] = x[x_at + lanes * x_step + lanes[:, None]]
+
+    @vectorised(twin)
+    def block(emit, x, x_at, x_step, out, out_at, out_step):
+        x, out = emit.at(x, x_at), emit.at(out, out_at)
+        mul, lanes = emit.builder.mul, range(emit.lanes)
+        loaded = [emit.load_vector(emit.at(x, mul(x_step, ir.Constant(INDEX, i)))) for i in lanes]
+        for j, column in enumerate(emit.transpose(loaded)):
+            emit.store_vector(column, emit.at(out, mul(out_step, ir.Constant(INDEX, j))))
+
+    return block
