@@ -1,11 +1,6 @@
 """Two-dimensional convolution and its gradients: which of the kernels computes it."""
 
-from minigrad.kernels.cpu.conv_channels import (
-    correlate_forward,
-    correlate_forward_workspace,
-    correlate_grad_input,
-    correlate_grad_input_workspace,
-)
+from minigrad.kernels.cpu.conv_channels import correlate, correlate_workspace
 from minigrad.kernels.cpu.conv_grad import conv2d_grad_weight, conv2d_grad_weight_workspace
 from minigrad.kernels.cpu.conv_pixels import (
     correlate_lines_forward,
@@ -31,29 +26,39 @@ def conv2d_forward(x, weight, bias, out, work, stride_h, stride_w, pad_top, pad_
 
     Bottom and right padding follow from the size of `out`.
     """
-    kernel = correlate_lines_forward if out.shape[1] <= FEW * groups else correlate_forward
-    kernel(x, weight, bias, out, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)
+    numbers = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
+    if out.shape[1] <= FEW * groups:
+        correlate_lines_forward(x, weight, bias, out, work, *numbers)
+    else:
+        correlate(x, weight, bias, out, work, False, *numbers)
 
 
 def conv2d_grad_input(
     grad, weight, out, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
 ):
     """Gradient `out` (N, C, H, W) of a convolution by its input, from `grad` (N, O, OH, OW)."""
-    kernel = correlate_lines_grad_input if out.shape[1] <= FEW * groups else correlate_grad_input
-    kernel(grad, weight, out, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)
+    numbers = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
+    if out.shape[1] <= FEW * groups:
+        correlate_lines_grad_input(grad, weight, out, work, *numbers)
+    else:
+        correlate(grad, weight, work[:0], out, work, True, *numbers)
 
 
 def conv2d_forward_workspace(
     x, weight, bias, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
 ):
     """Elements of scratch memory that `conv2d_forward` wants for an output (n0, n1, n2, n3)."""
-    workspace = correlate_lines_forward_workspace if n1 <= FEW * groups else correlate_forward_workspace
-    return workspace(x, weight, bias, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)
+    numbers = n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
+    if n1 <= FEW * groups:
+        return correlate_lines_forward_workspace(x, weight, bias, *numbers)
+    return correlate_workspace(x, weight, *numbers, False)
 
 
 def conv2d_grad_input_workspace(
     grad, weight, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
 ):
     """Elements of scratch memory that `conv2d_grad_input` wants for an output (n0, n1, n2, n3)."""
-    workspace = correlate_lines_grad_input_workspace if n1 <= FEW * groups else correlate_grad_input_workspace
-    return workspace(grad, weight, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)
+    numbers = n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
+    if n1 <= FEW * groups:
+        return correlate_lines_grad_input_workspace(grad, weight, *numbers)
+    return correlate_workspace(grad, weight, *numbers, True)

@@ -14,7 +14,7 @@ from numba import config
 
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.packing import pad_rows, transpose
-from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel
+from minigrad.kernels.cpu.parallel import merged, parallel_for, parallel_kernel
 from minigrad.kernels.cpu.simd import PIXELS, VECTOR_BYTES, channels_tile, keep_scalar, lanes_of, put_integer
 
 BUFFER = 65_536  # elements of a padded copy: half an L2 cache of 512 KB
@@ -56,7 +56,7 @@ def _layout(images, channels, width, rows, columns, left, extra_h, extra_w, step
 _layout_compiled = inline(_layout)
 
 
-@inline
+@merged
 def _count_taps(work, kernel, phase, pad, stride, dilation):
     """Taps of the kernel that reach the output's `phase`."""
     count = 0
@@ -66,13 +66,13 @@ def _count_taps(work, kernel, phase, pad, stride, dilation):
     return count
 
 
-@inline
+@merged
 def _phase_size(phase, phases, total, first, last):
     """How many of the rows (or columns) first ... last - 1 of a phase are inside the output."""
     return max(0, min(last, (total - phase + phases - 1) // phases) - first)
 
 
-@inline
+@merged
 def _up(count):
     return (count + PIXELS - 1) // PIXELS * PIXELS
 
@@ -81,7 +81,7 @@ def _up(count):
 def _pack_share(share, shares, weight, work, numbers, target, kernel, weights_at, backward):
     """Pack one share of the panels of weights: (depth, a vector or two of output channels) each."""
     groups, c_in, c_out = numbers
-    phases_h, phases_w, pad_h, pad_w = target
+    phases_h, phases_w, pad_h, pad_w = target[2:]
     kernel_h, kernel_w, dilation_h, dilation_w = kernel
     lanes = lanes_of(work)
     wide = 2 * lanes
@@ -117,11 +117,9 @@ def _pack_share(share, shares, weight, work, numbers, target, kernel, weights_at
 
 
 @inline
-def _place_pixels(work, at, wide, count, band, rows, padding, source, target):
+def _place_pixels(work, at, wide, count, band, image_size, pitch, step_h, step_w, target):
     """The tables of where every pixel of a task lies in the padded copy and in the sums, phase by phase."""
-    image_size, pitch = padding
-    step_h, step_w = source
-    out_height, out_width, phases_h, phases_w = target
+    out_height, out_width, phases_h, phases_w = target[:4]
     for phase in range(phases_h * phases_w):
         row, column = phase // phases_w, phase % phases_w
         height = _phase_size(row, phases_h, out_height, 0, band)
@@ -198,143 +196,89 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, numbers, source, padding
                           + above * out_width, out_size)
 
 
-@inline
-def _run(x, weight, out, work, backward, numbers, source, padding, target, kernel, places, pixels):
-    """Pack the weights and correlate, both in parallel if there is enough to do."""
-    images, groups, c_in, c_out, rows, band, together, splits = numbers
-    weights_at, buffers_at = places[0], places[4]
-    taps = c_in * kernel[0] * kernel[1]
-    chunk_size = together * groups * c_in * padding[2] + 2 * SLACK + pixels * 2 * lanes_of(work)
-    chunks = (work.size - buffers_at) // chunk_size
-    flat, flat_out, flat_weight = x.reshape(x.size), out.reshape(out.size), weight.reshape(weight.size)
-    apart = weight.size >= PARALLEL_PACKING
-    shares = TASKS if apart else 1
-    parallel_for(_pack_share, shares, apart, (shares, flat_weight, work, (groups, c_in, c_out), target[2:], kernel,
-                                              weights_at, backward))
-    work_done = out.size * taps // (target[2] * target[3])
-    parallel_for(_correlate, chunks, work_done >= PARALLEL_WORK, (
-        chunks, chunk_size, flat, flat_out, work, numbers, source, padding, target, kernel, places))
-
-
 @parallel_kernel
-def correlate_forward(
-    x, weight, bias, out, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
+def correlate(
+    x, weight, bias, out, work, backward, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
 ):
-    """`conv2d_forward` with output channels in the lanes."""
+    """`conv2d_forward`, or `conv2d_grad_input` if `backward` (`x` is the gradient, `bias` has size 0).
+
+    The gradient is the padded gradient correlated with the flipped weights; with a stride there is one correlation
+    per phase of the input, each with the taps that reach it.
+    """
     images, channels, height, width = x.shape
-    c_in, kernel_h, kernel_w = weight.shape[1], weight.shape[2], weight.shape[3]
-    c_out, rows, columns = out.shape[1] // groups, out.shape[2], out.shape[3]
+    kernel_h, kernel_w = weight.shape[2], weight.shape[3]
+    c_in, c_out, taps_2d = channels // groups, out.shape[1] // groups, weight.shape[2] * weight.shape[3]
+    rows, columns, top, left = out.shape[2], out.shape[3], pad_top, pad_left
+    step_h, step_w, phases_h, phases_w = stride_h, stride_w, 1, 1
     extra_h, extra_w = (kernel_h - 1) * dilation_h, (kernel_w - 1) * dilation_w
+    if backward:
+        step_h, step_w, phases_h, phases_w = 1, 1, stride_h, stride_w
+        rows, columns = (rows + stride_h - 1) // stride_h, (columns + stride_w - 1) // stride_w
+        top = (max(0, extra_h - pad_top) + stride_h - 1) // stride_h
+        left = (max(0, extra_w - pad_left) + stride_w - 1) // stride_w
+        extra_h, extra_w = top + (stride_h - 1 + pad_top) // stride_h, left + (stride_w - 1 + pad_left) // stride_w
     lanes = lanes_of(work)
     wide = 2 * lanes
     panels = (c_out + wide - 1) // wide
     band, together, splits, reach, pitch, plane, pixels = _layout_compiled(
-        images, channels, width, rows, columns, pad_left, extra_h, extra_w, stride_h, stride_w, 1, groups * panels)
-    taps = c_in * kernel_h * kernel_w
+        images, channels, width, rows, columns, left, extra_h, extra_w, step_h, step_w, phases_h * phases_w,
+        groups * panels)
+    taps = c_in * taps_2d
     table_at = 0
     pixels_at = table_at + taps
     bias_at = pixels_at + 2 * pixels
     weights_at = bias_at + groups * panels * wide
     buffers_at = weights_at + groups * panels * taps * wide
-    k = 0
-    for c in range(c_in):
-        for i in range(kernel_h):
-            for j in range(kernel_w):
-                put_integer(work, table_at + k, c * plane + i * dilation_h * pitch + j * dilation_w)
-                k += 1
+    chunk_size = together * channels * plane + 2 * SLACK + pixels * wide
+    k = table_at
+    for phase in range(phases_h * phases_w):
+        row, column = phase // phases_w + pad_top, phase % phases_w + pad_left
+        for c in range(c_in):
+            for i in range(kernel_h):
+                for j in range(kernel_w):
+                    down, right = row - i * dilation_h, column - j * dilation_w
+                    if down % phases_h == 0 and right % phases_w == 0:
+                        down = top + down // phases_h if backward else i * dilation_h
+                        right = left + right // phases_w if backward else j * dilation_w
+                        put_integer(work, k, c * plane + down * pitch + right)
+                        k += 1
     for panel in range(groups * panels):
         for r in range(wide):
             keep_scalar(work)
             channel = panel % panels * wide + r
             work[bias_at + panel * wide + r] = (bias[panel // panels * c_out + channel] if bias.size and channel < c_out
                                                 else work.dtype.type(0))
-    _place_pixels(work, pixels_at, wide, together, band, rows, (channels * plane, pitch), (stride_h, stride_w),
-                  (rows, columns, 1, 1))
-    _run(x, weight, out, work, False, (images, groups, c_in, c_out, rows, band, together, splits),
-         (height, width, pad_top, pad_left, stride_h, stride_w, extra_h), (reach, pitch, plane),
-         (rows, columns, 1, 1, 0, 0), (kernel_h, kernel_w, 1, 1),
-         (weights_at, bias_at, table_at, pixels_at, buffers_at), pixels)
+    target = (out.shape[2], out.shape[3], phases_h, phases_w, pad_top, pad_left)
+    _place_pixels(work, pixels_at, wide, together, band, channels * plane, pitch, step_h, step_w, target)
+    numbers, kernel = (images, groups, c_in, c_out, rows, band, together, splits), (
+        kernel_h, kernel_w, dilation_h, dilation_w)
+    flat, flat_out, flat_weight = x.reshape(x.size), out.reshape(out.size), weight.reshape(weight.size)
+    apart = weight.size >= PARALLEL_PACKING
+    shares = TASKS if apart else 1
+    parallel_for(_pack_share, shares, apart, (
+        shares, flat_weight, work, (groups, c_in, c_out), target, kernel, weights_at, backward))
+    chunks = (work.size - buffers_at) // chunk_size
+    parallel_for(_correlate, chunks, out.size * taps // (phases_h * phases_w) >= PARALLEL_WORK, (
+        chunks, chunk_size, flat, flat_out, work, numbers, (height, width, top, left, step_h, step_w, extra_h),
+        (reach, pitch, plane), target, kernel, (weights_at, bias_at, table_at, pixels_at, buffers_at)))
 
 
-@parallel_kernel
-def correlate_grad_input(
-    grad, weight, out, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
+def correlate_workspace(
+    x, weight, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups, backward
 ):
-    """`conv2d_grad_input` with input channels in the lanes: the padded gradient with flipped weights; with a stride
-    one correlation per phase of the input, each with the taps that reach it."""
-    images, channels, height, width = grad.shape
-    c_out, kernel_h, kernel_w = weight.shape[1], weight.shape[2], weight.shape[3]
-    c_in = channels // groups
-    rows, columns = (out.shape[2] + stride_h - 1) // stride_h, (out.shape[3] + stride_w - 1) // stride_w
-    top = (max(0, (kernel_h - 1) * dilation_h - pad_top) + stride_h - 1) // stride_h
-    left = (max(0, (kernel_w - 1) * dilation_w - pad_left) + stride_w - 1) // stride_w
-    extra_h, extra_w = top + (stride_h - 1 + pad_top) // stride_h, left + (stride_w - 1 + pad_left) // stride_w
-    lanes = lanes_of(work)
-    wide = 2 * lanes
-    panels = (c_out + wide - 1) // wide
-    band, together, splits, reach, pitch, plane, pixels = _layout_compiled(
-        images, channels, width, rows, columns, left, extra_h, extra_w, 1, 1, stride_h * stride_w, groups * panels)
-    taps = c_in * kernel_h * kernel_w
-    table_at = 0
-    pixels_at = table_at + taps
-    bias_at = pixels_at + 2 * pixels
-    weights_at = bias_at + groups * panels * wide
-    buffers_at = weights_at + groups * panels * taps * wide
-    for r in range(groups * panels * wide):
-        keep_scalar(work)
-        work[bias_at + r] = work.dtype.type(0)
-    k = 0
-    for phase in range(stride_h * stride_w):
-        row, column = phase // stride_w + pad_top, phase % stride_w + pad_left
-        for c in range(c_in):
-            for i in range(kernel_h):
-                for j in range(kernel_w):
-                    down, right = row - i * dilation_h, column - j * dilation_w
-                    if down % stride_h == 0 and right % stride_w == 0:
-                        put_integer(work, table_at + k,
-                                    c * plane + (top + down // stride_h) * pitch + left + right // stride_w)
-                        k += 1
-    _place_pixels(work, pixels_at, wide, together, band, rows, (channels * plane, pitch), (1, 1),
-                  (out.shape[2], out.shape[3], stride_h, stride_w))
-    _run(grad, weight, out, work, True, (images, groups, c_in, c_out, rows, band, together, splits),
-         (height, width, top, left, 1, 1, extra_h), (reach, pitch, plane),
-         (out.shape[2], out.shape[3], stride_h, stride_w, pad_top, pad_left),
-         (kernel_h, kernel_w, dilation_h, dilation_w), (weights_at, bias_at, table_at, pixels_at, buffers_at), pixels)
-
-
-def _workspace(itemsize, layout, groups, c_in, c_out, taps_2d):
-    """Tables, biases, packed weights, and per chunk a padded copy and sums."""
-    band, together, splits, tasks, plane, pixels = layout
-    wide, taps = 2 * (VECTOR_BYTES // itemsize), c_in * taps_2d
-    panels = groups * -(-c_out // wide)
-    chunk_size = together * groups * c_in * plane + 2 * SLACK + pixels * wide
-    return taps + 2 * pixels + panels * wide * (taps + 1) + min(tasks, config.NUMBA_NUM_THREADS) * chunk_size
-
-
-def correlate_forward_workspace(
-    x, weight, bias, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
-):
-    (images, channels, _, width), (c_in, kernel_h, kernel_w), c_out = x.shape, weight.shape[1:], n1 // groups
-    panels = groups * -(-c_out // (2 * (VECTOR_BYTES // x.itemsize)))
+    """Elements of scratch memory that `correlate` wants for an output (n0, n1, n2, n3): tables, biases, packed
+    weights, and for each of its chunks a padded copy and sums."""
+    (images, channels, _, width), (kernel_h, kernel_w), rows, columns, left = x.shape, weight.shape[2:], n2, n3, pad_left
+    step_h, step_w, phases, taps = stride_h, stride_w, 1, channels // groups * kernel_h * kernel_w
+    extra_h, extra_w = (kernel_h - 1) * dilation_h, (kernel_w - 1) * dilation_w
+    if backward:
+        step_h, step_w, phases, rows, columns = 1, 1, stride_h * stride_w, -(-n2 // stride_h), -(-n3 // stride_w)
+        top, left = -(-max(0, extra_h - pad_top) // stride_h), -(-max(0, extra_w - pad_left) // stride_w)
+        extra_h, extra_w = top + (stride_h - 1 + pad_top) // stride_h, left + (stride_w - 1 + pad_left) // stride_w
+    wide = 2 * (VECTOR_BYTES // x.itemsize)
+    panels = groups * -(-(n1 // groups) // wide)
     band, together, splits, _, _, plane, pixels = _layout(
-        images, channels, width, n2, n3, pad_left, (kernel_h - 1) * dilation_h, (kernel_w - 1) * dilation_w,
-        stride_h, stride_w, 1, panels)
-    tasks = -(-images // together) * -(-n2 // band) * splits
-    return _workspace(x.itemsize, (band, together, splits, tasks, plane, pixels), groups, c_in, c_out,
-                      kernel_h * kernel_w)
-
-
-def correlate_grad_input_workspace(
-    grad, weight, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
-):
-    (images, channels, _, width), (c_out, kernel_h, kernel_w) = grad.shape, weight.shape[1:]
-    top = -(-max(0, (kernel_h - 1) * dilation_h - pad_top) // stride_h)
-    left = -(-max(0, (kernel_w - 1) * dilation_w - pad_left) // stride_w)
-    extra_h, extra_w = top + (stride_h - 1 + pad_top) // stride_h, left + (stride_w - 1 + pad_left) // stride_w
-    rows, columns = -(-n2 // stride_h), -(-n3 // stride_w)
-    panels = groups * -(-c_out // (2 * (VECTOR_BYTES // grad.itemsize)))
-    band, together, splits, _, _, plane, pixels = _layout(
-        images, channels, width, rows, columns, left, extra_h, extra_w, 1, 1, stride_h * stride_w, panels)
-    tasks = -(-images // together) * -(-rows // band) * splits
-    return _workspace(grad.itemsize, (band, together, splits, tasks, plane, pixels), groups, channels // groups, c_out,
-                      kernel_h * kernel_w)
+        images, channels, width, rows, columns, left, extra_h, extra_w, step_h, step_w, phases, panels)
+    chunks = min(-(-images // together) * -(-rows // band) * splits, config.NUMBA_NUM_THREADS)
+    return (taps + 2 * pixels + panels * wide * (taps + 1)
+            + chunks * (together * channels * plane + 2 * SLACK + pixels * wide))

@@ -11,7 +11,7 @@ from numba import config
 
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.packing import pad_rows, transpose
-from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel
+from minigrad.kernels.cpu.parallel import merged, parallel_for, parallel_kernel
 from minigrad.kernels.cpu.simd import PIXELS, VECTOR_BYTES, channels_tile, keep_scalar, lanes_of, put_integer
 
 TASKS = 8
@@ -51,7 +51,7 @@ def _layout(images, channels, width, rows, columns, groups, kernel_h, kernel_w, 
 _layout_compiled = inline(_layout)
 
 
-@inline
+@merged
 def _up(count):
     return (count + PIXELS - 1) // PIXELS * PIXELS
 
