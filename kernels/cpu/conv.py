@@ -1,7 +1,8 @@
 """Two-dimensional convolution and its gradients: which of the kernels computes it."""
 
 from minigrad.kernels.cpu.conv_channels import correlate, correlate_workspace
-from minigrad.kernels.cpu.conv_grad import conv2d_grad_weight, conv2d_grad_weight_workspace
+from minigrad.kernels.cpu.conv_depthwise import depthwise_grad_weight, depthwise_grad_weight_workspace
+from minigrad.kernels.cpu.conv_grad import correlate_grad_weight, correlate_grad_weight_workspace
 from minigrad.kernels.cpu.conv_pixels import (
     correlate_lines_forward,
     correlate_lines_forward_workspace,
@@ -44,6 +45,15 @@ def conv2d_grad_input(
         correlate(grad, weight, work[:0], out, work, True, *numbers)
 
 
+def conv2d_grad_weight(
+    grad, x, out, grad_bias, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
+):
+    """Gradients of a convolution by its weight, `out` (O, C/groups, KH, KW), and by its bias, `grad_bias` (O,) or (0,),
+    from `grad` (N, O, OH, OW) and `x` (N, C, H, W)."""
+    kernel = depthwise_grad_weight if 4 <= groups == grad.shape[1] else correlate_grad_weight
+    kernel(grad, x, out, grad_bias, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)
+
+
 def conv2d_forward_workspace(
     x, weight, bias, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
 ):
@@ -62,3 +72,12 @@ def conv2d_grad_input_workspace(
     if n1 <= FEW * groups:
         return correlate_lines_grad_input_workspace(grad, weight, *numbers)
     return correlate_workspace(grad, weight, *numbers, True)
+
+
+def conv2d_grad_weight_workspace(
+    grad, x, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
+):
+    """Elements of scratch memory that `conv2d_grad_weight` wants for an output (n0, n1, n2, n3)."""
+    few = 4 <= groups == n0
+    return (depthwise_grad_weight_workspace if few else correlate_grad_weight_workspace)(
+        grad, x, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)

@@ -141,7 +141,7 @@ def _add_blocks(share, shares, out, work, numbers, partials_at, empty):
 
 
 @parallel_kernel
-def conv2d_grad_weight(
+def correlate_grad_weight(
     grad, x, out, grad_bias, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
 ):
     """Gradients of a convolution by its weight, `out` (O, C/groups, KH, KW), and by its bias, `grad_bias` (O,) or (0,),
@@ -201,10 +201,10 @@ def conv2d_grad_weight(
         grad_bias[o] = total
 
 
-def conv2d_grad_weight_workspace(
+def correlate_grad_weight_workspace(
     grad, x, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
 ):
-    """Elements of scratch memory that `conv2d_grad_weight` wants for an output (n0, n1, n2, n3)."""
+    """Elements of scratch memory that `correlate_grad_weight` wants for an output (n0, n1, n2, n3)."""
     (images, channels, _, width), (o_total, rows, columns) = x.shape, grad.shape[1:]
     blocks, splits, part, band, together, _, _, plane = _layout(
         images, channels, width, rows, columns, groups, n2, n3, stride_h, stride_w, pad_left, dilation_h, dilation_w)

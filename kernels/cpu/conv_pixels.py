@@ -16,26 +16,27 @@ from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.packing import pack_panel, pad_rows
 from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel
 from minigrad.kernels.cpu.simd import (
-    FREE_MASKS,
     ROWS,
     VECTOR_BYTES,
     VECTORS,
+    add_constant,
     gather_tile,
     keep_scalar,
     lanes_of,
     put_integer,
     vectors_for,
-    write_rows,
 )
 
 BUFFER = 131_072  # elements of a padded copy that is worth splitting: half the L2 cache
 PARALLEL_WORK = 1_000_000  # multiply-adds; below it, about 10 us, waking the threads costs more than it saves
+SINGLE = 8  # vectors of a tile for a single output channel
 SLACK = 128  # elements read or written beyond the end of a buffer by the last vector
 
 _wide_tile = gather_tile(ROWS, VECTORS)
 _middle_tile = gather_tile(ROWS, 2)
 _narrow_tile = gather_tile(ROWS, 1)
-_write_rows = write_rows(VECTORS)
+_single_tile = gather_tile(1, SINGLE)
+_add_constant = add_constant()
 
 
 def _layout(channels, height, width, rows, columns, top, left, step_h, step_w, phases, extra_h, extra_w, images):
@@ -79,8 +80,13 @@ def _write_tile(work, tile_at, width, first, last, pitch, columns, bias_at, chan
         if count > 0:
             target = out_at + row * row_step + column * column_step
             source = tile_at + position - first
-            if FREE_MASKS and column_step == 1:
-                _write_rows(work, source, width, work, bias_at + channel, valid, count, out, target, plane_size)
+            lanes = lanes_of(work)
+            if column_step == 1 and count >= lanes:
+                for r in range(valid):
+                    for j in range(0, count, lanes):
+                        j = min(j, count - lanes)  # the last vector overlaps the one before
+                        _add_constant(work, source + r * width + j, work, bias_at + channel + r,
+                                      out, target + r * plane_size + j)
             else:
                 for r in range(valid):
                     for j in range(count):
@@ -105,6 +111,7 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, numbers, source, padding
     bands = (rows + band - 1) // band
     taps = c_in * kernel_h * kernel_w
     panels = (c_out + ROWS - 1) // ROWS
+    across = 1 if c_out == 1 else ROWS
     channels = groups * c_in
     tile_at = buffer_at + channels * plane + SLACK
     tasks = images * bands
@@ -126,16 +133,18 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, numbers, source, padding
             line = (bottom - first - 1) * pitch + columns if bottom > first and columns > 0 else 0
             for panel in range(groups * panels):
                 group, channel = panel // panels, panel % panels * ROWS
-                weights = weights_at + (panel * taps + start) * ROWS
+                weights = weights_at + (panel * taps + start) * across
                 base = buffer_at + group * c_in * plane
                 out_channel = group * c_out + channel
                 out_at = (((image * groups * c_out + out_channel) * out_height + first * out_step_h + row_phase)
                           * out_width + column_phase)
                 position = 0
                 while position < line:
-                    vectors = vectors_for(line - position, lanes)
+                    vectors = SINGLE if c_out == 1 else vectors_for(line - position, lanes)
                     size = vectors * lanes
-                    if vectors == 3:
+                    if vectors == SINGLE:
+                        _single_tile(work, weights, work, base + position, work, table_at + start, depth, work, tile_at)
+                    elif vectors == 3:
                         _wide_tile(work, weights, work, base + position, work, table_at + start, depth, work, tile_at)
                     elif vectors == 2:
                         _middle_tile(work, weights, work, base + position, work, table_at + start, depth, work, tile_at)
@@ -180,10 +189,14 @@ def correlate_lines_forward(x, weight, bias, out, work, stride_h, stride_w, pad_
         keep_scalar(work)
         work[bias_at + o] = bias[o] if bias.size else work.dtype.type(0)
     flat_weight = weight.reshape(weight.size)
-    for panel in range(groups * panels):
-        channel = panel % panels * ROWS
-        pack_panel(flat_weight, (panel // panels * c_out + channel) * taps, taps, 1, min(ROWS, c_out - channel), taps,
-                   work, weights_at + panel * taps * ROWS, ROWS)
+    if c_out == 1:
+        for i in range(groups * taps):
+            work[weights_at + i] = flat_weight[i]
+    else:
+        for panel in range(groups * panels):
+            channel = panel % panels * ROWS
+            pack_panel(flat_weight, (panel // panels * c_out + channel) * taps, taps, 1, min(ROWS, c_out - channel),
+                       taps, work, weights_at + panel * taps * ROWS, ROWS)
     flat, flat_out = x.reshape(x.size), out.reshape(out.size)
     chunk_size = channels * plane + 2 * SLACK + ROWS * VECTORS * lanes_of(work)
     chunks = (work.size - buffers_at) // chunk_size
@@ -218,6 +231,7 @@ def correlate_lines_grad_input(
         keep_scalar(work)
         work[bias_at + o] = work.dtype.type(0)
     flat_weight = weight.reshape(weight.size)
+    across = 1 if c_out == 1 else ROWS
     k = 0
     for phase in range(stride_h * stride_w):
         row, column = phase // stride_w + pad_top, phase % stride_w + pad_left
@@ -231,8 +245,8 @@ def correlate_lines_grad_input(
                         for panel in range(groups * panels):
                             channel = panel % panels * ROWS
                             source = ((panel // panels * c_in + c) * c_out + channel) * taps_2d + i * kernel_w + j
-                            target = weights_at + (panel * taps + k) * ROWS
-                            for r in range(ROWS):
+                            target = weights_at + (panel * taps + k) * across
+                            for r in range(across):
                                 keep_scalar(work)
                                 work[target + r] = (flat_weight[source + r * taps_2d] if channel + r < c_out
                                                     else work.dtype.type(0))

@@ -4,6 +4,7 @@ from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.simd import (
     VECTOR_BYTES,
     copy_block,
+    copy_even,
     copy_vector,
     copy_window,
     keep_scalar,
@@ -19,6 +20,7 @@ _whole = transpose_whole()
 _copy = copy_block(SQUARE)
 _copy_window = copy_window()
 _copy_vector = copy_vector()
+_copy_even = copy_even()
 _zero = zero_vector()
 
 
@@ -70,6 +72,19 @@ def pad_rows(x, x_at, height, width, first, rows, step_h, step_w, phase_h, phase
                 shift = j + phase_w - left
                 _copy_window(x, x_at + source * width + shift, -shift if inside else lanes, width - shift,
                              out, out_at + i * pitch + j)
+        elif step_w == 2 and width >= 2 * lanes:
+            # The columns from the first to the last that lie in the image; whole vectors of them, the last overlaps.
+            low, high = (left - phase_w + 1) // 2, min(columns, (width + left - phase_w + 1) // 2)
+            for j in range(0, columns, lanes):
+                _zero(out, out_at + i * pitch + j)
+            for j in range(low, high if inside else low, lanes):
+                j = max(low, min(j, high - lanes))
+                if j + lanes <= high:
+                    _copy_even(x, x_at + source * width + 2 * j + phase_w - left, out, out_at + i * pitch + j)
+                else:
+                    for k in range(j, high):
+                        keep_scalar(out)
+                        out[out_at + i * pitch + k] = x[x_at + source * width + 2 * k + phase_w - left]
         else:
             for j in range(columns):
                 keep_scalar(out)

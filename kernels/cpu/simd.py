@@ -16,9 +16,9 @@ from numba.core import cgutils
 from minigrad.kernels.cpu.emitter import FREE_MASKS, INDEX, PIXELS, ROWS, VECTOR_BYTES, VECTORS, vectorised
 
 __all__ = [
-    "FREE_MASKS", "PIXELS", "ROWS", "VECTOR_BYTES", "VECTORS", "channels_tile", "copy_block", "copy_vector",
-    "copy_window", "gather_tile", "keep_scalar", "lanes_of", "panel_tile", "put_integer", "transpose_block",
-    "transpose_whole", "vectors_for", "write_rows", "zero_vector",
+    "FREE_MASKS", "PIXELS", "ROWS", "VECTOR_BYTES", "VECTORS", "add_constant", "channels_tile", "copy_block",
+    "copy_even", "copy_vector", "copy_window", "dot_rows", "gather_tile", "keep_scalar", "lanes_of", "panel_tile",
+    "put_integer", "transpose_block", "transpose_whole", "vectors_for", "zero_vector",
 ]
 
 
@@ -197,35 +197,87 @@ def zero_vector():
     return clear
 
 
-def write_rows(vectors):
-    """Part of a tile sent to its place: ``f(x, x_at, x_step, y, y_at, rows, columns, out, out_at, out_step)``.
+def copy_even():
+    """Every second number of a line: ``f(x, x_at, out, out_at)``, ``out[out_at + i] = x[x_at + 2 * i]``, i < lanes."""
 
-    ``out[out_at + i * out_step + j] = x[x_at + i * x_step + j] + y[y_at + i]`` for i < rows and j < columns, where
-    columns <= vectors * lanes.
-    """
-
-    def twin(x, x_at, x_step, y, y_at, rows, columns, out, out_at, out_step):
-        x, y, out = x.reshape(-1), y.reshape(-1), out.reshape(-1)
-        with np.errstate(all="ignore"):
-            for i in range(rows):
-                line = x[x_at + i * x_step : x_at + i * x_step + columns]
-                out[out_at + i * out_step : out_at + i * out_step + columns] = line + y[y_at + i]
+    def twin(x, x_at, out, out_at):
+        width = lanes_of(out)
+        out.reshape(-1)[out_at : out_at + width] = x.reshape(-1)[x_at : x_at + 2 * width - 1 : 2]
 
     @vectorised(twin)
-    def write(emit, x, x_at, x_step, y, y_at, rows, columns, out, out_at, out_step):
-        builder = emit.builder
-        x, y, out = emit.at(x, x_at), emit.at(y, y_at), emit.at(out, out_at)
-        for v in range(vectors):
-            first = ir.Constant(INDEX, v * emit.lanes)
-            with builder.if_then(builder.icmp_signed(">", columns, first)):
-                mask = emit.mask(builder.sub(columns, first))
-                with cgutils.for_range(builder, rows) as loop:
-                    constant = emit.broadcast(builder.load(emit.at(y, loop.index)))
-                    source = emit.at(x, builder.mul(loop.index, x_step), first)
-                    target = emit.at(out, builder.mul(loop.index, out_step), first)
-                    emit.store_masked(builder.fadd(emit.load_masked(source, mask), constant), target, mask)
+    def copy(emit, x, x_at, out, out_at):
+        x, lanes = emit.at(x, x_at), emit.lanes
+        first, second = emit.load_vector(x), emit.load_vector(emit.at(x, lanes - 1))  # reads nothing beyond the last
+        half = [2 * i for i in range(lanes // 2)]
+        emit.store_vector(emit.shuffle(first, second, half + [lanes + 1 + i for i in half]), emit.at(out, out_at))
 
-    return write
+    return copy
+
+
+def add_constant():
+    """One vector plus a number: ``f(x, x_at, y, y_at, out, out_at)``, ``out[out_at + i] = x[x_at + i] + y[y_at]``."""
+
+    def twin(x, x_at, y, y_at, out, out_at):
+        width = lanes_of(out)
+        with np.errstate(all="ignore"):
+            out.reshape(-1)[out_at : out_at + width] = x.reshape(-1)[x_at : x_at + width] + y.reshape(-1)[y_at]
+
+    @vectorised(twin)
+    def add(emit, x, x_at, y, y_at, out, out_at):
+        constant = emit.broadcast(emit.builder.load(emit.at(y, y_at)))
+        emit.store_vector(emit.builder.fadd(emit.load_vector(emit.at(x, x_at)), constant), emit.at(out, out_at))
+
+    return add
+
+
+def dot_rows(count):
+    """Sums of products along rows: ``f(x, x_at, x_step, table, table_at, y, y_at, y_step, rows, columns, c, c_at)``.
+
+    ``c[c_at + t * lanes + l] += sum over i and j = l, l + lanes, ... of y[y_at + i * y_step + j] *
+    x[x_at + table[table_at + t] + i * x_step + j]`` for t < count, i < rows, j < columns: neighbouring pixels in the
+    lanes, whose sums are left to the caller. Nothing beyond a row is read.
+    """
+
+    def twin(x, x_at, x_step, table, table_at, y, y_at, y_step, rows, columns, c, c_at):
+        lanes = lanes_of(c)
+        integers = table.view(np.int32 if table.itemsize == 4 else np.int64)
+        with np.errstate(all="ignore"):
+            for t in range(count):
+                for i in range(rows):
+                    for j in range(columns):
+                        c[c_at + t * lanes + j % lanes] += (
+                            y[y_at + i * y_step + j] * x[x_at + int(integers[table_at + t]) + i * x_step + j])
+
+    @vectorised(twin)
+    def dot(emit, x, x_at, x_step, table, table_at, y, y_at, y_step, rows, columns, c, c_at):
+        builder = emit.builder
+        x, y, c = emit.at(x, x_at), emit.at(y, y_at), emit.at(c, c_at)
+        lines = [emit.at(x, emit.load_integer(emit.at(table, table_at, t))) for t in range(count)]
+        sums = [cgutils.alloca_once(builder, emit.vector) for _ in range(count)]
+        for t in range(count):
+            builder.store(emit.load_vector(emit.at(c, t * emit.lanes)), sums[t])
+        lanes = ir.Constant(INDEX, emit.lanes)
+        whole = builder.sdiv(columns, lanes)
+        done = builder.mul(whole, lanes)
+        rest = builder.sub(columns, done)
+
+        def add(first, second):
+            for t in range(count):
+                builder.store(emit.multiply_add(first, second(t), builder.load(sums[t])), sums[t])
+
+        with cgutils.for_range(builder, rows) as row:
+            down, across = builder.mul(row.index, x_step), emit.at(y, builder.mul(row.index, y_step))
+            with cgutils.for_range(builder, whole) as vector:
+                j = builder.mul(vector.index, lanes)
+                add(emit.load_vector(emit.at(across, j)), lambda t: emit.load_vector(emit.at(lines[t], down, j)))
+            with builder.if_then(builder.icmp_signed(">", rest, ir.Constant(INDEX, 0))):
+                mask = emit.mask(rest)
+                add(emit.load_masked(emit.at(across, done), mask),
+                    lambda t: emit.load_masked(emit.at(lines[t], down, done), mask))
+        for t in range(count):
+            emit.store_vector(builder.load(sums[t]), emit.at(c, t * emit.lanes))
+
+    return dot
 
 
 def gather_tile(rows, vectors):
