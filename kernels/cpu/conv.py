@@ -22,6 +22,11 @@ __all__ = [
 FEW = 8  # channels of the result, per group, that are too few to fill the lanes
 
 
+def _is_depthwise(c_out, c_in, groups):
+    """Whether every group has one output channel, and there are tasks for several threads or next to nothing to do."""
+    return c_out == groups and (groups >= 4 or c_in == 1)
+
+
 def conv2d_forward(x, weight, bias, out, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups):
     """Convolve `x` (N, C, H, W) with `weight` (O, C/groups, KH, KW), add `bias` (O,) or (0,): `out` (N, O, OH, OW).
 
@@ -50,7 +55,7 @@ def conv2d_grad_weight(
 ):
     """Gradients of a convolution by its weight, `out` (O, C/groups, KH, KW), and by its bias, `grad_bias` (O,) or (0,),
     from `grad` (N, O, OH, OW) and `x` (N, C, H, W)."""
-    kernel = depthwise_grad_weight if 4 <= groups == grad.shape[1] else correlate_grad_weight
+    kernel = depthwise_grad_weight if _is_depthwise(grad.shape[1], out.shape[1], groups) else correlate_grad_weight
     kernel(grad, x, out, grad_bias, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)
 
 
@@ -78,6 +83,6 @@ def conv2d_grad_weight_workspace(
     grad, x, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
 ):
     """Elements of scratch memory that `conv2d_grad_weight` wants for an output (n0, n1, n2, n3)."""
-    few = 4 <= groups == n0
+    few = _is_depthwise(n0, n1, groups)
     return (depthwise_grad_weight_workspace if few else correlate_grad_weight_workspace)(
         grad, x, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)

@@ -6,8 +6,8 @@ packed weights and broadcasts one number per pixel. A table says where each pixe
 may straddle rows and images, no lane is ever wasted on the width of an image, and a stride costs nothing. The sums
 are kept as (pixels, channels) and transposed in registers into the output's rows.
 
-With pixels in the lanes instead, loads cross cache lines and columns between two rows are computed for nothing: 100
-to 125 GFLOP/s where this reaches PERHAPS on two cores with AVX2.
+With pixels in the lanes instead, loads cross cache lines and the columns between two rows are computed for nothing: on
+two cores with AVX2, in one run, 64 channels at 16 x 16 reach 165 GFLOP/s like this and 120 like that (oneDNN 164).
 """
 
 from numba import config
@@ -189,11 +189,12 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, numbers, source, padding
                                          work, bias_at + panel * wide, work, sums_at)
                 start += depth
                 pixel_at += 2 * all_pixels
-            above = first * phases_h
+            above = first * phases_h * out_width
+            below = min(last * phases_h, out_height) * out_width
             for i in range(count):
-                transpose(work, sums_at + i * out_size * wide, wide, (min(last * phases_h, out_height) - above) * out_width,
-                          valid, out, ((image + i) * groups * c_out + group * c_out + channel) * out_size
-                          + above * out_width, out_size)
+                channel_at = (image + i) * groups * c_out + group * c_out + channel
+                transpose(work, sums_at + i * out_size * wide, wide, below - above, valid,
+                          out, channel_at * out_size + above, out_size)
 
 
 @parallel_kernel
@@ -268,7 +269,8 @@ def correlate_workspace(
 ):
     """Elements of scratch memory that `correlate` wants for an output (n0, n1, n2, n3): tables, biases, packed
     weights, and for each of its chunks a padded copy and sums."""
-    (images, channels, _, width), (kernel_h, kernel_w), rows, columns, left = x.shape, weight.shape[2:], n2, n3, pad_left
+    (images, channels, _, width), (kernel_h, kernel_w) = x.shape, weight.shape[2:]
+    rows, columns, left = n2, n3, pad_left
     step_h, step_w, phases, taps = stride_h, stride_w, 1, channels // groups * kernel_h * kernel_w
     extra_h, extra_w = (kernel_h - 1) * dilation_h, (kernel_w - 1) * dilation_w
     if backward:

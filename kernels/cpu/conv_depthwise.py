@@ -12,7 +12,7 @@ from minigrad.kernels.cpu.packing import pad_rows
 from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel
 from minigrad.kernels.cpu.simd import VECTOR_BYTES, dot_rows, keep_scalar, lanes_of, put_integer
 
-TAPS = 5  # at a time, to hide the latency of the multiply-add; 3 x 3 takes two turns
+TAPS = 9  # at a time: those of 3 x 3, and enough sums to hide the latency of the multiply-add
 PARALLEL_WORK = 250_000  # multiply-adds, about 10 us
 SLACK = 128
 

@@ -17,8 +17,8 @@ from minigrad.kernels.cpu.emitter import FREE_MASKS, INDEX, PIXELS, ROWS, VECTOR
 
 __all__ = [
     "FREE_MASKS", "PIXELS", "ROWS", "VECTOR_BYTES", "VECTORS", "add_constant", "channels_tile", "copy_block",
-    "copy_even", "copy_vector", "copy_window", "dot_rows", "gather_tile", "keep_scalar", "lanes_of", "panel_tile",
-    "put_integer", "transpose_block", "transpose_whole", "vectors_for", "zero_vector",
+    "copy_even", "copy_vector", "copy_window", "dot_rows", "filter_tile", "gather_tile", "keep_scalar", "lanes_of",
+    "panel_tile", "put_integer", "transpose_block", "transpose_whole", "vectors_for", "zero_vector",
 ]
 
 
@@ -310,6 +310,41 @@ def gather_tile(rows, vectors):
         for r in range(rows):
             for v in range(vectors):
                 emit.store_vector(sums[r][v], emit.at(c, (r * vectors + v) * emit.lanes))
+
+    return tile
+
+
+def filter_tile(rows):
+    """A tile of one output channel: ``f(a, a_at, x, x_at, x_step, table, table_at, depth, y, y_at, c, c_at, c_step)``.
+
+    ``c[c_at + i * c_step + j] = y[y_at] + sum over k of a[a_at + k] * x[x_at + table[k] + i * x_step + j]`` for
+    i < rows and j < lanes: `rows` rows of neighbouring pixels, stored where they belong.
+    """
+
+    def twin(a, a_at, x, x_at, x_step, table, table_at, depth, y, y_at, c, c_at, c_step):
+        lanes = lanes_of(c)
+        integers = table.view(np.int32 if table.itemsize == 4 else np.int64)[table_at : table_at + depth]
+        with np.errstate(all="ignore"):
+            for i in range(rows):
+                line = np.full(lanes, y[y_at])
+                for k in range(depth):
+                    at = x_at + int(integers[k]) + i * x_step
+                    line += a[a_at + k] * x[at : at + lanes]
+                c[c_at + i * c_step : c_at + i * c_step + lanes] = line
+
+    @vectorised(twin)
+    def tile(emit, a, a_at, x, x_at, x_step, table, table_at, depth, y, y_at, c, c_at, c_step):
+        mul, a, x, table = emit.builder.mul, emit.at(a, a_at), emit.at(x, x_at), emit.at(table, table_at)
+        lines = [emit.at(x, mul(x_step, ir.Constant(INDEX, r))) for r in range(rows)]
+
+        def x_vectors(k):
+            offset = emit.load_integer(emit.at(table, k))
+            return [emit.load_vector(emit.at(line, offset)) for line in lines]
+
+        start = emit.broadcast(emit.builder.load(emit.at(y, y_at)))
+        (sums,) = emit.accumulate(1, rows, depth, lambda k, r: emit.at(a, k), x_vectors, [[start] * rows])
+        for r in range(rows):
+            emit.store_vector(sums[r], emit.at(c, c_at, mul(c_step, ir.Constant(INDEX, r))))
 
     return tile
 
