@@ -1,5 +1,6 @@
 """Two-dimensional convolution and its gradients: which of the kernels computes it."""
 
+from minigrad.kernels.cpu.compile import chosen
 from minigrad.kernels.cpu.conv_channels import correlate, correlate_workspace
 from minigrad.kernels.cpu.conv_depthwise import depthwise_grad_weight, depthwise_grad_weight_workspace
 from minigrad.kernels.cpu.conv_grad import correlate_grad_weight, correlate_grad_weight_workspace
@@ -27,6 +28,7 @@ def _is_depthwise(c_out, c_in, groups):
     return c_out == groups and (groups >= 4 or c_in == 1)
 
 
+@chosen
 def conv2d_forward(x, weight, bias, out, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups):
     """Convolve `x` (N, C, H, W) with `weight` (O, C/groups, KH, KW), add `bias` (O,) or (0,): `out` (N, O, OH, OW).
 
@@ -34,29 +36,30 @@ def conv2d_forward(x, weight, bias, out, work, stride_h, stride_w, pad_top, pad_
     """
     numbers = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
     if out.shape[1] <= FEW * groups:
-        correlate_lines_forward(x, weight, bias, out, work, *numbers)
-    else:
-        correlate(x, weight, bias, out, work, False, *numbers)
+        return correlate_lines_forward, (x, weight, bias, out, work, *numbers)
+    return correlate, (x, weight, bias, out, work, False, *numbers)
 
 
+@chosen
 def conv2d_grad_input(
     grad, weight, out, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
 ):
     """Gradient `out` (N, C, H, W) of a convolution by its input, from `grad` (N, O, OH, OW)."""
     numbers = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
     if out.shape[1] <= FEW * groups:
-        correlate_lines_grad_input(grad, weight, out, work, *numbers)
-    else:
-        correlate(grad, weight, work[:0], out, work, True, *numbers)
+        return correlate_lines_grad_input, (grad, weight, out, work, *numbers)
+    return correlate, (grad, weight, work[:0], out, work, True, *numbers)
 
 
+@chosen
 def conv2d_grad_weight(
     grad, x, out, grad_bias, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
 ):
     """Gradients of a convolution by its weight, `out` (O, C/groups, KH, KW), and by its bias, `grad_bias` (O,) or (0,),
     from `grad` (N, O, OH, OW) and `x` (N, C, H, W)."""
     kernel = depthwise_grad_weight if _is_depthwise(grad.shape[1], out.shape[1], groups) else correlate_grad_weight
-    kernel(grad, x, out, grad_bias, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)
+    return kernel, (
+        grad, x, out, grad_bias, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)
 
 
 def conv2d_forward_workspace(
