@@ -15,7 +15,7 @@ from minigrad.kernels.cpu.parallel import merged, parallel_for, parallel_kernel
 from minigrad.kernels.cpu.simd import PIXELS, VECTOR_BYTES, channels_tile, keep_scalar, lanes_of, put_integer
 
 TASKS = 8
-BLOCK_PIXELS = 2048  # at least, per block of images: clearing and adding its partial sums costs about as much as 50
+BLOCK_PIXELS = 2048  # at least, per block of images, so that its partial sums are few next to it (estimated)
 BAND_PIXELS = 384  # whose packed gradients stay in the L1 cache
 BUFFER = 65_536  # elements of a padded copy: half an L2 cache of 512 KB
 PARALLEL_WORK = 1_000_000  # multiply-adds, about 10 us
