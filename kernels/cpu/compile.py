@@ -217,6 +217,21 @@ def kernel(function=None, *, name=None, parallel=False):
     return dispatcher
 
 
+def chosen(choose):
+    """A kernel that is one of several compiled ones: ``choose(*arguments)`` returns which, and its arguments.
+
+    Only what is used is compiled. The choice is kept as the attribute `choose`, for those who want the compiled one.
+    """
+
+    @functools.wraps(choose)
+    def call(*arguments):
+        kernel, arguments = choose(*arguments)
+        kernel(*arguments)
+
+    call.choose = choose
+    return call
+
+
 def _serialised(dispatcher):
     def call(*arguments):
         with _one_at_a_time:

@@ -38,6 +38,9 @@ _many_registers = FREE_MASKS or bool(_features.get("neon"))
 # 12 + 3 + 1 of 16. At least 8 accumulators are needed to hide the latency of the multiply-add.
 ROWS = 8 if _many_registers else 4
 VECTORS = 3
+# The same for two vectors of channels: 16 + 2 + 1 of 32 (more would need more addresses than there are registers), or
+# 12 + 2 + 1 of 16.
+PIXELS = 8 if _many_registers else 6
 
 
 class Emitter:
@@ -93,8 +96,22 @@ class Emitter:
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
     def transpose(self, rows):
-        """A square of vectors, transposed: swap ever larger halves of pairs of rows."""
+        """A square of vectors, transposed: first 4 x 4 inside the 128-bit lanes, which costs one instruction a
+        shuffle, then ever larger halves of pairs of rows swapped."""
         size, rows, distance = len(rows), list(rows), 1
+        if size >= 4:
+            def pick(*four):
+                return [j + i % size + (i >= size) * size for j in range(0, size, 4) for i in four]
+
+            for i in range(0, size, 4):
+                a, b, c, d = rows[i : i + 4]
+                low, high = (0, size, 1, size + 1), (2, size + 2, 3, size + 3)
+                ab, cd = self.shuffle(a, b, pick(*low)), self.shuffle(c, d, pick(*low))
+                more_ab, more_cd = self.shuffle(a, b, pick(*high)), self.shuffle(c, d, pick(*high))
+                first, second = pick(0, 1, size, size + 1), pick(2, 3, size + 2, size + 3)
+                rows[i : i + 4] = (self.shuffle(ab, cd, first), self.shuffle(ab, cd, second),
+                                   self.shuffle(more_ab, more_cd, first), self.shuffle(more_ab, more_cd, second))
+            distance = 4
         while distance < size:
             for i in range(size):
                 if not i & distance:
@@ -143,11 +160,12 @@ class Emitter:
         align = ir.Constant(ir.IntType(32), self.itemsize)
         self._masked("store", ir.VoidType(), [value, pointer, align, mask])
 
-    def accumulate(self, rows, vectors, depth, a_element, b_vector):
-        """Loop over the depth with rows x vectors accumulators in registers; returns them."""
+    def accumulate(self, rows, vectors, depth, a_element, b_vector, start=None):
+        """Loop over the depth with rows x vectors accumulators in registers, from `start` or zero; returns them."""
         builder = self.builder
         before, loop, after = builder.block, builder.append_basic_block("depth"), builder.append_basic_block("done")
         zero, one = ir.Constant(INDEX, 0), ir.Constant(INDEX, 1)
+        start = start or [[self.zero] * vectors] * rows
         builder.cbranch(builder.icmp_signed(">", depth, zero), loop, after)
         builder.position_at_end(loop)
         k = builder.phi(INDEX)
@@ -165,12 +183,12 @@ class Emitter:
         final = []
         for r in range(rows):
             for v in range(vectors):
-                sums[r][v].add_incoming(self.zero, before)
+                sums[r][v].add_incoming(start[r][v], before)
                 sums[r][v].add_incoming(results[r][v], loop)
             final.append([builder.phi(self.vector) for _ in range(vectors)])
         for r in range(rows):
             for v in range(vectors):
-                final[r][v].add_incoming(self.zero, before)
+                final[r][v].add_incoming(start[r][v], before)
                 final[r][v].add_incoming(results[r][v], loop)
         return final
 

@@ -1,12 +1,27 @@
 """Copies that the micro-kernels read: panels whose every step of the depth is one short run, and padded images."""
 
 from minigrad.kernels.cpu.compile import inline
-from minigrad.kernels.cpu.simd import VECTOR_BYTES, copy_block, copy_window, keep_scalar, lanes_of, transpose_block
+from minigrad.kernels.cpu.simd import (
+    VECTOR_BYTES,
+    copy_block,
+    copy_even,
+    copy_vector,
+    copy_window,
+    keep_scalar,
+    lanes_of,
+    transpose_block,
+    transpose_whole,
+    zero_vector,
+)
 
 SQUARE = 8 if VECTOR_BYTES == 64 else 4
 _transpose = transpose_block(SQUARE)
+_whole = transpose_whole()
 _copy = copy_block(SQUARE)
 _copy_window = copy_window()
+_copy_vector = copy_vector()
+_copy_even = copy_even()
+_zero = zero_vector()
 
 
 @inline
@@ -42,11 +57,34 @@ def pad_rows(x, x_at, height, width, first, rows, step_h, step_w, phase_h, phase
     for i in range(rows):
         source = (first + i) * step_h + phase_h - top
         inside = 0 <= source < height
-        if step_w == 1:
+        if step_w == 1 and lanes <= width and left <= lanes and phase_w == 0 and columns >= left + lanes:
+            # Zeros, whole vectors of the image (the last ones overlap), zeros: no masks.
+            line, inner = out_at + i * pitch, min(width, columns - left)
+            _zero(out, line)
+            if inside:
+                for j in range(0, inner, lanes):
+                    j = min(j, inner - lanes)
+                    _copy_vector(x, x_at + source * width + j, out, line + left + j)
+            for j in range(left + inner if inside else 0, columns, lanes):
+                _zero(out, line + j)
+        elif step_w == 1:
             for j in range(0, columns, lanes):
                 shift = j + phase_w - left
                 _copy_window(x, x_at + source * width + shift, -shift if inside else lanes, width - shift,
                              out, out_at + i * pitch + j)
+        elif step_w == 2 and width >= 2 * lanes:
+            # The columns from the first to the last that lie in the image; whole vectors of them, the last overlaps.
+            low, high = (left - phase_w + 1) // 2, min(columns, (width + left - phase_w + 1) // 2)
+            for j in range(0, columns, lanes):
+                _zero(out, out_at + i * pitch + j)
+            for j in range(low, high if inside else low, lanes):
+                j = max(low, min(j, high - lanes))
+                if j + lanes <= high:
+                    _copy_even(x, x_at + source * width + 2 * j + phase_w - left, out, out_at + i * pitch + j)
+                else:
+                    for k in range(j, high):
+                        keep_scalar(out)
+                        out[out_at + i * pitch + k] = x[x_at + source * width + 2 * k + phase_w - left]
         else:
             for j in range(columns):
                 keep_scalar(out)
@@ -55,3 +93,27 @@ def pad_rows(x, x_at, height, width, first, rows, step_h, step_w, phase_h, phase
                 if inside and 0 <= column < width:
                     value = x[x_at + source * width + column]
                 out[out_at + i * pitch + j] = value
+
+
+@inline
+def transpose(x, at, step, rows, columns, out, out_at, out_step):
+    """``out[out_at + j * out_step + i] = x[at + i * step + j]`` for i < rows and j < columns.
+
+    Whole squares in registers; the last ones overlap those before them, so that no edge needs a mask.
+    """
+    lanes = lanes_of(out)
+    if rows >= lanes and columns >= lanes:
+        # The longer side is walked in the inner loop: planes a power of two apart share a set of the L1 cache, which
+        # holds the lines of one square, but not of two.
+        down, right = (rows + lanes - 1) // lanes, (columns + lanes - 1) // lanes
+        wide = columns > rows
+        for outer in range(down if wide else right):
+            for inner in range(right if wide else down):
+                i = min((outer if wide else inner) * lanes, rows - lanes)
+                j = min((inner if wide else outer) * lanes, columns - lanes)
+                _whole(x, at + i * step + j, step, out, out_at + j * out_step + i, out_step)
+    else:
+        for i in range(rows):
+            for j in range(columns):
+                keep_scalar(out)
+                out[out_at + j * out_step + i] = x[at + i * step + j]

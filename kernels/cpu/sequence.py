@@ -66,6 +66,8 @@ class _Sequence:
 
 def _emit_call(builder, number, kernel, arguments, result, error):
     """Call a compiled kernel with constants; leave the function with the launch's number if it reports an error."""
+    if hasattr(kernel, "choose"):
+        kernel, arguments = kernel.choose(*arguments)
     dispatcher = getattr(kernel, "dispatcher", kernel)
     compiled = dispatcher.overloads[tuple([numba.typeof(a) for a in arguments])]
     address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)

@@ -13,11 +13,12 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-from minigrad.kernels.cpu.emitter import FREE_MASKS, INDEX, ROWS, VECTOR_BYTES, VECTORS, vectorised
+from minigrad.kernels.cpu.emitter import FREE_MASKS, INDEX, PIXELS, ROWS, VECTOR_BYTES, VECTORS, vectorised
 
 __all__ = [
-    "FREE_MASKS", "ROWS", "VECTOR_BYTES", "VECTORS", "copy_block", "copy_window", "gather_tile", "keep_scalar",
-    "lanes_of", "panel_tile", "put_integer", "scatter_tile", "transpose_block", "vectors_for", "write_rows",
+    "FREE_MASKS", "PIXELS", "ROWS", "VECTOR_BYTES", "VECTORS", "add_constant", "channels_tile", "copy_block",
+    "copy_even", "copy_vector", "copy_window", "dot_rows", "filter_tile", "gather_tile", "keep_scalar", "lanes_of",
+    "panel_tile", "put_integer", "transpose_block", "transpose_whole", "vectors_for", "zero_vector",
 ]
 
 
@@ -169,35 +170,114 @@ def copy_window():
     return copy
 
 
-def write_rows(vectors):
-    """Part of a tile sent to its place: ``f(x, x_at, x_step, y, y_at, rows, columns, out, out_at, out_step)``.
+def copy_vector():
+    """One vector copied: ``f(x, x_at, out, out_at)``."""
 
-    ``out[out_at + i * out_step + j] = x[x_at + i * x_step + j] + y[y_at + i]`` for i < rows and j < columns, where
-    columns <= vectors * lanes.
-    """
-
-    def twin(x, x_at, x_step, y, y_at, rows, columns, out, out_at, out_step):
-        x, y, out = x.reshape(-1), y.reshape(-1), out.reshape(-1)
-        with np.errstate(all="ignore"):
-            for i in range(rows):
-                line = x[x_at + i * x_step : x_at + i * x_step + columns]
-                out[out_at + i * out_step : out_at + i * out_step + columns] = line + y[y_at + i]
+    def twin(x, x_at, out, out_at):
+        width = lanes_of(out)
+        out.reshape(-1)[out_at : out_at + width] = x.reshape(-1)[x_at : x_at + width]
 
     @vectorised(twin)
-    def write(emit, x, x_at, x_step, y, y_at, rows, columns, out, out_at, out_step):
-        builder = emit.builder
-        x, y, out = emit.at(x, x_at), emit.at(y, y_at), emit.at(out, out_at)
-        for v in range(vectors):
-            first = ir.Constant(INDEX, v * emit.lanes)
-            with builder.if_then(builder.icmp_signed(">", columns, first)):
-                mask = emit.mask(builder.sub(columns, first))
-                with cgutils.for_range(builder, rows) as loop:
-                    constant = emit.broadcast(builder.load(emit.at(y, loop.index)))
-                    source = emit.at(x, builder.mul(loop.index, x_step), first)
-                    target = emit.at(out, builder.mul(loop.index, out_step), first)
-                    emit.store_masked(builder.fadd(emit.load_masked(source, mask), constant), target, mask)
+    def copy(emit, x, x_at, out, out_at):
+        emit.store_vector(emit.load_vector(emit.at(x, x_at)), emit.at(out, out_at))
 
-    return write
+    return copy
+
+
+def zero_vector():
+    """One vector of zeros: ``f(out, out_at)``."""
+
+    def twin(out, out_at):
+        out.reshape(-1)[out_at : out_at + lanes_of(out)] = 0
+
+    @vectorised(twin)
+    def clear(emit, out, out_at):
+        emit.store_vector(emit.zero, emit.at(out, out_at))
+
+    return clear
+
+
+def copy_even():
+    """Every second number of a line: ``f(x, x_at, out, out_at)``, ``out[out_at + i] = x[x_at + 2 * i]``, i < lanes."""
+
+    def twin(x, x_at, out, out_at):
+        width = lanes_of(out)
+        out.reshape(-1)[out_at : out_at + width] = x.reshape(-1)[x_at : x_at + 2 * width - 1 : 2]
+
+    @vectorised(twin)
+    def copy(emit, x, x_at, out, out_at):
+        x, lanes = emit.at(x, x_at), emit.lanes
+        first, second = emit.load_vector(x), emit.load_vector(emit.at(x, lanes - 1))  # reads nothing beyond the last
+        half = [2 * i for i in range(lanes // 2)]
+        emit.store_vector(emit.shuffle(first, second, half + [lanes + 1 + i for i in half]), emit.at(out, out_at))
+
+    return copy
+
+
+def add_constant():
+    """One vector plus a number: ``f(x, x_at, y, y_at, out, out_at)``, ``out[out_at + i] = x[x_at + i] + y[y_at]``."""
+
+    def twin(x, x_at, y, y_at, out, out_at):
+        width = lanes_of(out)
+        with np.errstate(all="ignore"):
+            out.reshape(-1)[out_at : out_at + width] = x.reshape(-1)[x_at : x_at + width] + y.reshape(-1)[y_at]
+
+    @vectorised(twin)
+    def add(emit, x, x_at, y, y_at, out, out_at):
+        constant = emit.broadcast(emit.builder.load(emit.at(y, y_at)))
+        emit.store_vector(emit.builder.fadd(emit.load_vector(emit.at(x, x_at)), constant), emit.at(out, out_at))
+
+    return add
+
+
+def dot_rows(count):
+    """Sums of products along rows: ``f(x, x_at, x_step, table, table_at, y, y_at, y_step, rows, columns, c, c_at)``.
+
+    ``c[c_at + t * lanes + l] += sum over i and j = l, l + lanes, ... of y[y_at + i * y_step + j] *
+    x[x_at + table[table_at + t] + i * x_step + j]`` for t < count, i < rows, j < columns: neighbouring pixels in the
+    lanes, whose sums are left to the caller. Nothing beyond a row is read.
+    """
+
+    def twin(x, x_at, x_step, table, table_at, y, y_at, y_step, rows, columns, c, c_at):
+        lanes = lanes_of(c)
+        integers = table.view(np.int32 if table.itemsize == 4 else np.int64)
+        with np.errstate(all="ignore"):
+            for t in range(count):
+                for i in range(rows):
+                    for j in range(columns):
+                        c[c_at + t * lanes + j % lanes] += (
+                            y[y_at + i * y_step + j] * x[x_at + int(integers[table_at + t]) + i * x_step + j])
+
+    @vectorised(twin)
+    def dot(emit, x, x_at, x_step, table, table_at, y, y_at, y_step, rows, columns, c, c_at):
+        builder = emit.builder
+        x, y, c = emit.at(x, x_at), emit.at(y, y_at), emit.at(c, c_at)
+        lines = [emit.at(x, emit.load_integer(emit.at(table, table_at, t))) for t in range(count)]
+        sums = [cgutils.alloca_once(builder, emit.vector) for _ in range(count)]
+        for t in range(count):
+            builder.store(emit.load_vector(emit.at(c, t * emit.lanes)), sums[t])
+        lanes = ir.Constant(INDEX, emit.lanes)
+        whole = builder.sdiv(columns, lanes)
+        done = builder.mul(whole, lanes)
+        rest = builder.sub(columns, done)
+
+        def add(first, second):
+            for t in range(count):
+                builder.store(emit.multiply_add(first, second(t), builder.load(sums[t])), sums[t])
+
+        with cgutils.for_range(builder, rows) as row:
+            down, across = builder.mul(row.index, x_step), emit.at(y, builder.mul(row.index, y_step))
+            with cgutils.for_range(builder, whole) as vector:
+                j = builder.mul(vector.index, lanes)
+                add(emit.load_vector(emit.at(across, j)), lambda t: emit.load_vector(emit.at(lines[t], down, j)))
+            with builder.if_then(builder.icmp_signed(">", rest, ir.Constant(INDEX, 0))):
+                mask = emit.mask(rest)
+                add(emit.load_masked(emit.at(across, done), mask),
+                    lambda t: emit.load_masked(emit.at(lines[t], down, done), mask))
+        for t in range(count):
+            emit.store_vector(builder.load(sums[t]), emit.at(c, t * emit.lanes))
+
+    return dot
 
 
 def gather_tile(rows, vectors):
@@ -234,38 +314,105 @@ def gather_tile(rows, vectors):
     return tile
 
 
-def scatter_tile(rows, vectors):
-    """A weight gradient's tile: ``f(x, x_at, table, row_at, depth_at, b, b_at, depth, c, c_at, c_step)``.
+def filter_tile(rows):
+    """A tile of one output channel: ``f(a, a_at, x, x_at, x_step, table, table_at, depth, y, y_at, c, c_at, c_step)``.
 
-    ``c[i, j] += sum over k of x[x_at + table[row_at + i] + table[depth_at + k]] * b[k, j]`` for i < rows and
-    j < vectors * lanes: output channels in the lanes, so that no sum across lanes is ever needed. `b` is packed as
+    ``c[c_at + i * c_step + j] = y[y_at] + sum over k of a[a_at + k] * x[x_at + table[k] + i * x_step + j]`` for
+    i < rows and j < lanes: `rows` rows of neighbouring pixels, stored where they belong.
+    """
+
+    def twin(a, a_at, x, x_at, x_step, table, table_at, depth, y, y_at, c, c_at, c_step):
+        lanes = lanes_of(c)
+        integers = table.view(np.int32 if table.itemsize == 4 else np.int64)[table_at : table_at + depth]
+        with np.errstate(all="ignore"):
+            for i in range(rows):
+                line = np.full(lanes, y[y_at])
+                for k in range(depth):
+                    at = x_at + int(integers[k]) + i * x_step
+                    line += a[a_at + k] * x[at : at + lanes]
+                c[c_at + i * c_step : c_at + i * c_step + lanes] = line
+
+    @vectorised(twin)
+    def tile(emit, a, a_at, x, x_at, x_step, table, table_at, depth, y, y_at, c, c_at, c_step):
+        mul, a, x, table = emit.builder.mul, emit.at(a, a_at), emit.at(x, x_at), emit.at(table, table_at)
+        lines = [emit.at(x, mul(x_step, ir.Constant(INDEX, r))) for r in range(rows)]
+
+        def x_vectors(k):
+            offset = emit.load_integer(emit.at(table, k))
+            return [emit.load_vector(emit.at(line, offset)) for line in lines]
+
+        start = emit.broadcast(emit.builder.load(emit.at(y, y_at)))
+        (sums,) = emit.accumulate(1, rows, depth, lambda k, r: emit.at(a, k), x_vectors, [[start] * rows])
+        for r in range(rows):
+            emit.store_vector(sums[r], emit.at(c, c_at, mul(c_step, ir.Constant(INDEX, r))))
+
+    return tile
+
+
+def channels_tile(rows, vectors):
+    """A convolution's tile, channels in the lanes: a function of
+    ``(x, x_at, table, row_at, target_at, depth_at, b, b_at, depth, add, s, s_at, c, c_at)``.
+
+    ``c[table[target_at + i] + j] = start + sum over k of x[x_at + table[row_at + i] + table[depth_at + k]] * b[k, j]``
+    for i < rows and j < vectors * lanes, where `start` is the old value if `add`, else ``s[s_at + j]``. The rows are
+    any pixels (any taps, in the gradient by the weight), and no sum across lanes is ever needed. `b` is packed as
     (depth, vectors * lanes); `table` holds integers of the floats' width.
     """
 
-    def twin(x, x_at, table, row_at, depth_at, b, b_at, depth, c, c_at, c_step):
-        width = vectors * lanes_of(c)
-        integers = table.view(np.int32 if table.itemsize == 4 else np.int64)
-        row, column = integers[row_at : row_at + rows], integers[depth_at : depth_at + depth]
-        left = x.reshape(-1)[x_at + row.astype(np.int64) + column.astype(np.int64)[:, None]]
-        right = b.reshape(-1)[b_at : b_at + depth * width].reshape(depth, width)
-        _multiply_panels(left, right, c, c_at, c_step, True, rows, width)
+    def twin(x, x_at, table, row_at, target_at, depth_at, b, b_at, depth, add, s, s_at, c, c_at):
+        lanes = np.arange(vectors * lanes_of(c))
+        integers = table.view(np.int32 if table.itemsize == 4 else np.int64).astype(np.int64)
+        row, target = integers[row_at : row_at + rows], integers[target_at : target_at + rows]
+        left = x.reshape(-1)[x_at + row + integers[depth_at : depth_at + depth, None]]
+        right = b.reshape(-1)[b_at : b_at + depth * lanes.size].reshape(depth, lanes.size)
+        places = c_at + target[:, None] + lanes
+        with np.errstate(all="ignore"):
+            start = c[places] if add else s[s_at + lanes]
+            c[places] = start + (left[:, :, None] * right[:, None, :]).sum(axis=0)
 
     @vectorised(twin)
-    def tile(emit, x, x_at, table, row_at, depth_at, b, b_at, depth, c, c_at, c_step):
-        builder = emit.builder
-        x, b, c, depths = emit.at(x, x_at), emit.at(b, b_at), emit.at(c, c_at), emit.at(table, depth_at)
-        bases = [emit.at(x, emit.load_integer(emit.at(table, row_at, r))) for r in range(rows)]
+    def tile(emit, x, x_at, table, row_at, target_at, depth_at, b, b_at, depth, add, s, s_at, c, c_at):
+        builder, width = emit.builder, vectors * emit.lanes
+        x, b, s, c = emit.at(x, x_at), emit.at(b, b_at), emit.at(s, s_at), emit.at(c, c_at)
+        rest, depths, targets = emit.at(table, row_at), emit.at(table, depth_at), emit.at(table, target_at)
+        bases = [emit.at(x, emit.load_integer(emit.at(rest, r))) for r in range(rows)]
+        adding = builder.icmp_signed("!=", add, ir.Constant(INDEX, 0))
+        start = []
+        for r in range(rows):
+            source = builder.select(adding, emit.at(c, emit.load_integer(emit.at(targets, r))), s)
+            start.append([emit.load_vector(emit.at(source, v * emit.lanes)) for v in range(vectors)])
         offset = {}
 
         def b_vector(k):
             offset[0] = emit.load_integer(emit.at(depths, k))
-            line = emit.at(b, builder.mul(k, ir.Constant(INDEX, vectors * emit.lanes)))
+            line = emit.at(b, builder.mul(k, ir.Constant(INDEX, width)))
             return [emit.load_vector(emit.at(line, v * emit.lanes)) for v in range(vectors)]
 
-        sums = emit.accumulate(rows, vectors, depth, lambda k, r: emit.at(bases[r], offset[0]), b_vector)
+        sums = emit.accumulate(rows, vectors, depth, lambda k, r: emit.at(bases[r], offset[0]), b_vector, start)
         for r in range(rows):
+            target = emit.at(c, emit.load_integer(emit.at(targets, r)))
             for v in range(vectors):
-                target = emit.at(c, builder.mul(c_step, ir.Constant(INDEX, r)), v * emit.lanes)
-                emit.store_vector(builder.fadd(emit.load_vector(target), sums[r][v]), target)
+                emit.store_vector(sums[r][v], emit.at(target, v * emit.lanes))
 
     return tile
+
+
+def transpose_whole():
+    """A square of lanes x lanes transposed in registers: ``f(x, x_at, x_step, out, out_at, out_step)``.
+
+    ``out[out_at + j * out_step + i] = x[x_at + i * x_step + j]`` for i, j < lanes.
+    """
+
+    def twin(x, x_at, x_step, out, out_at, out_step):
+        lanes = np.arange(lanes_of(out))
+        out[out_at + lanes[:, None] * out_step + lanes] = x[x_at + lanes * x_step + lanes[:, None]]
+
+    @vectorised(twin)
+    def block(emit, x, x_at, x_step, out, out_at, out_step):
+        x, out = emit.at(x, x_at), emit.at(out, out_at)
+        mul, lanes = emit.builder.mul, range(emit.lanes)
+        loaded = [emit.load_vector(emit.at(x, mul(x_step, ir.Constant(INDEX, i)))) for i in lanes]
+        for j, column in enumerate(emit.transpose(loaded)):
+            emit.store_vector(column, emit.at(out, mul(out_step, ir.Constant(INDEX, j))))
+
+    return block

@@ -64,8 +64,11 @@ def conv2d_grad_input(
     out[...] = padded[:, :, pad_top : pad_top + out.shape[2], pad_left : pad_left + out.shape[3]]
 
 
-def conv2d_grad_weight(grad, x, out, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups):
-    """Gradient `out` (O, C/groups, KH, KW) by the weight, from `grad` (N, O, OH, OW) and `x` (N, C, H, W)."""
+def conv2d_grad_weight(
+    grad, x, out, grad_bias, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
+):
+    """Gradients by the weight, `out` (O, C/groups, KH, KW), and by the bias, `grad_bias` (O,) or (0,), from `grad`
+    (N, O, OH, OW) and `x` (N, C, H, W)."""
     kh, kw = out.shape[2:]
     oh, ow = grad.shape[2:]
     rows, columns = _extent(oh, kh, stride_h, dilation_h) + stride_h, _extent(ow, kw, stride_w, dilation_w) + stride_w
@@ -74,6 +77,8 @@ def conv2d_grad_weight(grad, x, out, work, stride_h, stride_w, pad_top, pad_left
         for i, j, down, right in _windows((oh, ow), kh, kw, stride_h, stride_w, dilation_h, dilation_w):
             for o, c in _groups(grad.shape[1], x.shape[1], groups):
                 out[o, :, i, j] = np.einsum("nohw,nchw->oc", grad[:, o], padded[:, c, down, right])
+        if grad_bias.size:
+            grad_bias[...] = grad.sum((0, 2, 3))
 
 
 def conv2d_forward_workspace(

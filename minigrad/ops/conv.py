@@ -5,7 +5,7 @@ The three form a closed family: the gradient of each is made of the other two.
 
 from typing import NamedTuple
 
-from minigrad.function import Function
+from minigrad.function import Function, apply_multiple
 from minigrad.ops.common import check_float, check_one_dtype
 from minigrad.ops.reduction import sum
 from minigrad.ops.shape import reshape
@@ -23,11 +23,12 @@ class Geometry(NamedTuple):
     groups: int
 
 
-def _run(fn, kernel, first, second, shape, geometry, *more):
+def _run(fn, kernel, inputs, shape, geometry, *more_outputs):
     """Run one of the three kernels into a new array of `shape`."""
-    out = fn.device.empty(shape, first.dtype)
-    work = fn.device.workspace(kernel, first.dtype, first, second, *more, *shape, *geometry)
-    getattr(fn.device.kernels, kernel)(first, second, *more, out, work, *geometry)
+    dtype = inputs[0].dtype
+    out = fn.device.empty(shape, dtype)
+    work = fn.device.workspace(kernel, dtype, *inputs, *shape, *geometry)
+    getattr(fn.device.kernels, kernel)(*inputs, out, *more_outputs, work, *geometry)
     return out
 
 
@@ -38,13 +39,17 @@ class Conv2d(Function):
         self.geometry = geometry
         if bias is None:
             bias = self.device.empty((0,), x.dtype)
-        return _run(self, "conv2d_forward", x, weight, shape, geometry, bias)
+        return _run(self, "conv2d_forward", (x, weight, bias), shape, geometry)
 
     def backward(self, grad):
         x, weight, bias = self.inputs
         needs = self.needs_input_grad
+        grad_x = Conv2dGradInput.apply(grad, weight, shape=x.shape, geometry=self.geometry) if needs[0] else None
+        if needs[1] and needs[2]:
+            both = apply_multiple(Conv2dGradParameters, grad, x, shape=weight.shape, geometry=self.geometry)
+            return grad_x, *both
         return (
-            Conv2dGradInput.apply(grad, weight, shape=x.shape, geometry=self.geometry) if needs[0] else None,
+            grad_x,
             Conv2dGradWeight.apply(grad, x, shape=weight.shape, geometry=self.geometry) if needs[1] else None,
             sum(grad, (0, 2, 3)) if needs[2] else None,
         )
@@ -55,7 +60,7 @@ class Conv2dGradInput(Function):
 
     def forward(self, grad, weight, shape, geometry):
         self.geometry = geometry
-        return _run(self, "conv2d_grad_input", grad, weight, shape, geometry)
+        return _run(self, "conv2d_grad_input", (grad, weight), shape, geometry)
 
     def backward(self, grad_x):
         grad, weight = self.inputs
@@ -71,7 +76,7 @@ class Conv2dGradWeight(Function):
 
     def forward(self, grad, x, shape, geometry):
         self.geometry = geometry
-        return _run(self, "conv2d_grad_weight", grad, x, shape, geometry)
+        return _run(self, "conv2d_grad_weight", (grad, x), shape, geometry, self.device.empty((0,), x.dtype))
 
     def backward(self, grad_w):
         grad, x = self.inputs
@@ -80,6 +85,18 @@ class Conv2dGradWeight(Function):
             Conv2d.apply(x, grad_w, None, shape=grad.shape, geometry=self.geometry) if needs[0] else None,
             Conv2dGradInput.apply(grad, grad_w, shape=x.shape, geometry=self.geometry) if needs[1] else None,
         )
+
+
+class Conv2dGradParameters(Function):
+    """dL/dw and dL/db from dL/dy and x: one pass over dL/dy for both"""
+
+    def forward(self, grad, x, shape, geometry):
+        self.shape, self.geometry = shape, geometry
+        grad_bias = self.device.empty(grad.shape[1:2], x.dtype)
+        return _run(self, "conv2d_grad_weight", (grad, x), shape, geometry, grad_bias), grad_bias
+
+    def compose(self, grad, x):
+        return Conv2dGradWeight.apply(grad, x, shape=self.shape, geometry=self.geometry), sum(grad, (0, 2, 3))
 
 
 def pair(op, argument, value, smallest):

@@ -26,22 +26,34 @@ def problem(rng, dtype, n, c, h, w, o, kernel, numbers, out=None, bias=True):
             "conv2d_grad_weight": ((grad, x), weight.shape)}
 
 
+def outputs(name, inputs, shape, dtype):
+    """Arrays for the outputs: the gradient by the weight comes with the one by the bias."""
+    shapes = [shape, inputs[0].shape[1:2]] if name == "conv2d_grad_weight" else [shape]
+    return [np.full(shape, np.nan, dtype) for shape in shapes]
+
+
 def run(name, inputs, shape, numbers):
-    """The CPU kernel's output; the scratch memory starts as NaN and has a guard behind it."""
+    """The CPU kernel's outputs; the scratch memory starts as NaN and has a guard behind it."""
     dtype = inputs[0].dtype
     size = getattr(cpu, f"{name}_workspace")(*inputs, *shape, *numbers)
-    out, work = np.full(shape, np.nan, dtype), np.full(size + GUARD, np.nan, dtype)
+    outs, work = outputs(name, inputs, shape, dtype), np.full(size + GUARD, np.nan, dtype)
     work[size:] = 7
-    getattr(cpu, name)(*inputs, out, work[:size], *numbers)
+    getattr(cpu, name)(*inputs, *outs, work[:size], *numbers)
     assert (work[size:] == 7).all(), f"{name} overran its scratch memory"
-    return out
+    return outs
+
+
+def defined(name, inputs, shape, numbers, dtype=np.float64):
+    """The outputs by definition."""
+    outs = outputs(name, inputs, shape, dtype)
+    getattr(reference, name)(*(v.astype(dtype) for v in inputs), *outs, outs[0][:0], *numbers)
+    return outs
 
 
 def check(name, inputs, shape, numbers):
-    out, exact = run(name, inputs, shape, numbers), np.empty(shape)
-    getattr(reference, name)(*(v.astype(np.float64) for v in inputs), exact, exact[:0], *numbers)
-    scale = np.abs(exact).max(initial=1e-30)
-    np.testing.assert_allclose(out, exact, rtol=0, atol=4 * TOLERANCE[out.dtype.type] * scale)
+    for out, exact in zip(run(name, inputs, shape, numbers), defined(name, inputs, shape, numbers), strict=True):
+        scale = np.abs(exact).max(initial=1e-30)
+        np.testing.assert_allclose(out, exact, rtol=0, atol=4 * TOLERANCE[out.dtype.type] * scale)
 
 
 @settings(max_examples=60)
@@ -67,9 +79,14 @@ CASES = {
     "strided, odd edges": ((2, 2, 12, 10, 5, (3, 3), (2, 2, 1, 0, 1, 1, 1)), {"out": (5, 7)}),
     "more padding than kernel": ((2, 3, 3, 2, 4, (2, 2), (1, 1, 4, 5, 1, 1, 1)), {}),
     "depthwise": ((2, 24, 9, 9, 24, (3, 3), (1, 1, 1, 1, 1, 1, 24)), {}),
+    "depthwise, strided": ((2, 5, 21, 37, 5, (3, 3), (2, 2, 1, 1, 1, 1, 5)), {}),
+    "one output per group": ((2, 8, 9, 20, 4, (3, 2), (1, 2, 1, 0, 1, 1, 4)), {}),
     "1 x 1, strided": ((2, 5, 9, 17, 49, (1, 1), (2, 3, 0, 0, 1, 1, 1)), {}),
     "no images": ((0, 3, 8, 8, 4, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
     "no output": ((2, 3, 8, 8, 4, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {"out": (0, 8)}),
+    "many channels of one image": ((1, 37, 6, 6, 40, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
+    "deeper than a slice of weights": ((9, 130, 5, 4, 12, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
+    "wider padding than a vector": ((2, 3, 6, 20, 12, (3, 3), (1, 1, 1, 17, 1, 1, 1)), {}),
     "no bias": ((2, 3, 8, 8, 4, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {"bias": False}),
 }
 
@@ -90,7 +107,8 @@ def test_same_bits_on_any_number_of_threads(name, rng):
     threads = numba.get_num_threads()
     try:
         numba.set_num_threads(1)
-        np.testing.assert_array_equal(out, run(name, *case, arguments[-1]))
+        for one, other in zip(out, run(name, *case, arguments[-1]), strict=True):
+            np.testing.assert_array_equal(one, other)
     finally:
         numba.set_num_threads(threads)
 
@@ -105,9 +123,8 @@ def test_nan_and_infinity_reach_what_they_touch_and_nothing_else(name, rng):
             if array.ndim == 4 and array.shape[2] == 9:
                 array[1, 2, 4, 0] = value
                 break
-        exact = np.empty(shape, np.float32)
-        getattr(reference, name)(*inputs, exact, exact[:0], *arguments[-1])
-        out = run(name, inputs, shape, arguments[-1])
+        exact = defined(name, inputs, shape, arguments[-1], np.float32)[0]
+        out = run(name, inputs, shape, arguments[-1])[0]
         assert not np.isfinite(exact).all()
         assert np.isfinite(exact).any() or name == "conv2d_grad_weight"
         np.testing.assert_array_equal(np.isfinite(out), np.isfinite(exact))

@@ -19,8 +19,9 @@ def compare(name, inputs, shape, numbers):
     work = np.full(getattr(cpu, name + "_workspace")(*inputs, *(shape if "conv" in name else ()), *numbers), np.nan,
                    inputs[0].dtype)
     out, exact = np.full(shape, np.nan, inputs[0].dtype), np.empty(shape)
-    getattr(cpu, name)(*inputs, out, work, *numbers)
-    getattr(reference, name)(*(v.astype(np.float64) for v in inputs), exact, exact[:0], *numbers)
+    more = (out.ravel()[:0],) if name == "conv2d_grad_weight" else ()
+    getattr(cpu, name)(*inputs, out, *more, work, *numbers)
+    getattr(reference, name)(*(v.astype(np.float64) for v in inputs), exact, *more, exact[:0], *numbers)
     tolerance = 1e-5 if out.dtype == np.float32 else 1e-12
     error = np.abs(out - exact).max() / np.abs(exact).max()
     assert error < tolerance, (name, shape, numbers, error)
@@ -33,7 +34,8 @@ for dtype in TYPES:
         for flags in [(0, 0), (0, 1), (1, 0), (1, 1)]:
             a, b = draw(1, *((k, m) if flags[0] else (m, k))), draw(1, *((n, k) if flags[1] else (k, n)))
             compare("matmul", (a, b), (1, m, n), flags)
-    for numbers, c, o, size in [((1, 1, 1, 1, 1, 1, 1), 3, 9, 7), ((2, 1, 2, 0, 1, 2, 2), 4, 26, 11)]:
+    plain, mixed, depthwise = (1, 1, 1, 1, 1, 1, 1), (2, 1, 2, 0, 1, 2, 2), (1, 2, 1, 1, 1, 1, 4)
+    for numbers, c, o, size in [(plain, 3, 9, 7), (mixed, 4, 26, 11), (plain, 3, 4, 7), (depthwise, 4, 4, 33)]:
         weight, x = draw(o, c // numbers[-1], 3, 3), draw(2, c, size, size)
         rows = (size + 2 * numbers[2] - 2 * numbers[4] - 1) // numbers[0] + 1
         columns = (size + 2 * numbers[3] - 2 * numbers[5] - 1) // numbers[1] + 1

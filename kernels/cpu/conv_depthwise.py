@@ -1,0 +1,102 @@
+"""The gradient by the weight of a convolution with one output channel per group: pixels in the lanes.
+
+Each output channel is a task: its images are padded one after the other (sorted by phase if there is a stride) and
+multiplied with the gradient's rows, a few taps at a time. A task sums over all images in order: the same bits on any
+number of threads.
+"""
+
+from numba import config
+
+from minigrad.kernels.cpu.compile import inline
+from minigrad.kernels.cpu.packing import pad_rows
+from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel
+from minigrad.kernels.cpu.simd import VECTOR_BYTES, dot_rows, keep_scalar, lanes_of, put_integer
+
+TAPS = 9  # at a time: those of 3 x 3, and enough sums to hide the latency of the multiply-add
+PARALLEL_WORK = 250_000  # multiply-adds, about 10 us
+SLACK = 128
+
+_dot = dot_rows(TAPS)
+
+
+def _layout(rows, columns, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w):
+    """(lines of a phase, pitch, phases down and across)."""
+    phases_h, phases_w = 1 if kernel_h == 1 else stride_h, 1 if kernel_w == 1 else stride_w
+    lines = rows + (kernel_h - 1) * dilation_h // stride_h
+    return lines, columns + (kernel_w - 1) * dilation_w // stride_w, phases_h, phases_w
+
+
+_layout_compiled = inline(_layout)
+
+
+@inline
+def _sum_channel(chunk, chunks, chunk_size, grad, x, out, grad_bias, work, numbers, source, layout, taps):
+    images, o_total, c_in, rows, columns = numbers
+    height, width, pad_top, pad_left, stride_h, stride_w = source
+    lines, pitch, phases_h, phases_w = layout
+    lanes = lanes_of(work)
+    taps_up = (taps + TAPS - 1) // TAPS * TAPS
+    plane = phases_h * phases_w * lines * pitch
+    buffer_at = taps_up + chunk * chunk_size
+    sums_at = buffer_at + plane + SLACK
+    for o in range(chunk * o_total // chunks, (chunk + 1) * o_total // chunks):
+        bias = work.dtype.type(0)
+        for c in range(c_in):
+            for i in range(taps_up * lanes):
+                work[sums_at + i] = work.dtype.type(0)
+            for image in range(images):
+                at = (image * o_total + o) * rows * columns
+                if grad_bias.size > 0 and c == 0:
+                    total = work.dtype.type(0)
+                    for i in range(rows * columns):
+                        total += grad[at + i]
+                    bias += total
+                for phase in range(phases_h * phases_w):
+                    pad_rows(x, ((image * o_total + o) * c_in + c) * height * width, height, width, 0, lines,
+                             stride_h, stride_w, phase // phases_w, phase % phases_w, pad_top, pad_left, pitch, pitch,
+                             work, buffer_at + phase * lines * pitch)
+                for tap in range(0, taps, TAPS):
+                    _dot(work, buffer_at, pitch, work, tap, grad, at, columns, rows, columns,
+                         work, sums_at + tap * lanes)
+            for tap in range(taps):
+                total = work.dtype.type(0)
+                for i in range(lanes):
+                    keep_scalar(work)
+                    total += work[sums_at + tap * lanes + i]
+                out[(o * c_in + c) * taps + tap] = total
+        if grad_bias.size > 0:
+            grad_bias[o] = bias
+
+
+@parallel_kernel
+def depthwise_grad_weight(
+    grad, x, out, grad_bias, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
+):
+    """`conv2d_grad_weight` where every group has one output channel."""
+    images, o_total, rows, columns = grad.shape
+    c_in, kernel_h, kernel_w = out.shape[1], out.shape[2], out.shape[3]
+    taps = kernel_h * kernel_w
+    lines, pitch, phases_h, phases_w = _layout_compiled(
+        rows, columns, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w)
+    taps_up = (taps + TAPS - 1) // TAPS * TAPS
+    for tap in range(taps_up):
+        down, right = min(tap, taps - 1) // kernel_w * dilation_h, min(tap, taps - 1) % kernel_w * dilation_w
+        phase = down % stride_h * phases_w + right % stride_w
+        put_integer(work, tap, (phase * lines + down // stride_h) * pitch + right // stride_w)
+    chunk_size = phases_h * phases_w * lines * pitch + 2 * SLACK + taps_up * lanes_of(work)
+    chunks = (work.size - taps_up) // chunk_size
+    parallel_for(_sum_channel, chunks, grad.size * c_in * taps >= PARALLEL_WORK, (
+        chunks, chunk_size, grad.reshape(grad.size), x.reshape(x.size), out.reshape(out.size), grad_bias, work,
+        (images, o_total, c_in, rows, columns), (x.shape[2], x.shape[3], pad_top, pad_left, stride_h, stride_w),
+        (lines, pitch, phases_h, phases_w), taps))
+
+
+def depthwise_grad_weight_workspace(
+    grad, x, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
+):
+    """Elements of scratch memory that `depthwise_grad_weight` wants for an output (n0, n1, n2, n3)."""
+    rows, columns = grad.shape[2:]
+    lines, pitch, phases_h, phases_w = _layout(rows, columns, n2, n3, stride_h, stride_w, dilation_h, dilation_w)
+    taps_up = -(-n2 * n3 // TAPS) * TAPS
+    chunk_size = phases_h * phases_w * lines * pitch + 2 * SLACK + taps_up * (VECTOR_BYTES // x.itemsize)
+    return taps_up + min(n0, config.NUMBA_NUM_THREADS) * chunk_size
