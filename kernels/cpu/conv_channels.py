@@ -16,6 +16,12 @@ from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.packing import pad_rows, transpose
 from minigrad.kernels.cpu.parallel import merged, parallel_for, parallel_kernel
 from minigrad.kernels.cpu.simd import PIXELS, VECTOR_BYTES, channels_tile, keep_scalar, lanes_of, put_integer
+from minigrad.kernels.cpu.winograd import (
+    wants_winograd,
+    wants_winograd_compiled,
+    winograd_correlate,
+    winograd_workspace,
+)
 
 BUFFER = 65_536  # elements of a padded copy: half an L2 cache of 512 KB
 BAND_PIXELS = 384  # of the output, per task; its sums for two vectors of channels stay in the L1 cache
@@ -218,6 +224,11 @@ def correlate(
         top = (max(0, extra_h - pad_top) + stride_h - 1) // stride_h
         left = (max(0, extra_w - pad_left) + stride_w - 1) // stride_w
         extra_h, extra_w = top + (stride_h - 1 + pad_top) // stride_h, left + (stride_w - 1 + pad_left) // stride_w
+    if wants_winograd_compiled(
+        images, channels, c_out, out.shape[2], out.shape[3], kernel_h, kernel_w, stride_h, stride_w, dilation_h,
+        dilation_w, groups
+    ) and winograd_correlate(x, weight, bias, out, work, backward, pad_top, pad_left):
+        return
     lanes = lanes_of(work)
     wide = 2 * lanes
     panels = (c_out + wide - 1) // wide
@@ -282,5 +293,9 @@ def correlate_workspace(
     band, together, splits, _, _, plane, pixels = _layout(
         images, channels, width, rows, columns, left, extra_h, extra_w, step_h, step_w, phases, panels)
     chunks = min(-(-images // together) * -(-rows // band) * splits, config.NUMBA_NUM_THREADS)
-    return (taps + 2 * pixels + panels * wide * (taps + 1)
+    size = (taps + 2 * pixels + panels * wide * (taps + 1)
             + chunks * (together * channels * plane + 2 * SLACK + pixels * wide))
+    if x.itemsize == 4 and wants_winograd(images, channels, n1, n2, n3, kernel_h, kernel_w, stride_h, stride_w,
+                                          dilation_h, dilation_w, groups):
+        return max(size, winograd_workspace(images, channels, n1, n2, n3, config.NUMBA_NUM_THREADS))
+    return size

@@ -13,6 +13,8 @@ from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.packing import pad_rows, transpose
 from minigrad.kernels.cpu.parallel import merged, parallel_for, parallel_kernel
 from minigrad.kernels.cpu.simd import PIXELS, VECTOR_BYTES, channels_tile, keep_scalar, lanes_of, put_integer
+from minigrad.kernels.cpu.winograd import wants_winograd, wants_winograd_compiled
+from minigrad.kernels.cpu.winograd_grad import winograd_grad_weight, winograd_grad_weight_workspace
 
 TASKS = 8
 BLOCK_PIXELS = 2048  # at least, per block of images, so that its partial sums are few next to it (estimated)
@@ -150,6 +152,10 @@ def correlate_grad_weight(
     o_total, rows, columns = grad.shape[1], grad.shape[2], grad.shape[3]
     c_in, kernel_h, kernel_w = out.shape[1], out.shape[2], out.shape[3]
     c_out, taps_2d = o_total // groups, kernel_h * kernel_w
+    if wants_winograd_compiled(
+        images, channels, o_total, rows, columns, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, groups
+    ) and winograd_grad_weight(grad, x, out, grad_bias, work, pad_top, pad_left):
+        return
     blocks, splits, part, band, together, reach, pitch, plane = _layout_compiled(
         images, channels, width, rows, columns, groups, kernel_h, kernel_w, stride_h, stride_w, pad_left,
         dilation_h, dilation_w)
@@ -211,6 +217,11 @@ def correlate_grad_weight_workspace(
     wide = 2 * (VECTOR_BYTES // x.itemsize)
     taps, pixels = -(-part * n2 * n3 // PIXELS) * PIXELS, together * band * columns
     chunk_size = together * groups * part * plane + 2 * SLACK + pixels * wide
-    return (taps + PIXELS + pixels + wide + blocks * o_total
+    size = (taps + PIXELS + pixels + wide + blocks * o_total
             + blocks * groups * -(-(o_total // groups) // wide) * splits * taps * wide
             + min(blocks * splits, config.NUMBA_NUM_THREADS) * chunk_size)
+    if x.itemsize == 4 and wants_winograd(images, channels, o_total, rows, columns, n2, n3, stride_h, stride_w,
+                                          dilation_h, dilation_w, groups):
+        return max(size, winograd_grad_weight_workspace(images, channels, o_total, rows, columns,
+                                                        config.NUMBA_NUM_THREADS))
+    return size
