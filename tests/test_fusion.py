@@ -200,7 +200,8 @@ def test_copies_and_pickles_have_their_own_plan():
 
 
 @pytest.mark.parametrize("model, shape, message", [
-    (nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()), (2, 4, 3, 3), r"^BatchNorm2d: .* \(N, 3, H, W\), got \(2, 4, 3, 3\)$"),
+    (nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()), (2, 4, 3, 3),
+     r"^BatchNorm2d: .* \(N, 3, H, W\), got \(2, 4, 3, 3\)$"),
     (nn.Sequential(nn.BatchNorm1d(3), nn.ReLU()), (1, 3), r"^BatchNorm1d: expected more than one value .*\(1, 3\)$"),
     (nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2)), (2, 3, 1, 4), "^max_pool2d: a kernel of 2"),
 ])  # fmt: skip

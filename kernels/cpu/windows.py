@@ -150,7 +150,7 @@ def _spread_windows_twin(x, top, bottom, count, grad, at, out):
 
 @vectorised(_spread_windows_twin)
 def spread_windows(emit, x, top, bottom, count, grad, at, out):
-    """In `out`, which is laid out as `x`: ``grad[at + j]`` where the largest element of window j is, zeros beside it."""
+    """In `out`, laid out as `x`: ``grad[at + j]`` where the largest element of window j is, zeros beside it."""
     builder = emit.builder
 
     def step(emit, j, rest):
