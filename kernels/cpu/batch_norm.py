@@ -133,14 +133,11 @@ def _rectified_grad(z, grad, leaky, slope):
 
 
 @inline
-def _activate(y, act, slope):
-    """In place: y = f(y). One array, not two that may be the same: LLVM would ask whether they overlap, and not
-    vectorise if they do."""
-    one, leaky, silu = y.dtype.type(1), act == LEAKY_RELU, act == SILU
-    if act <= LEAKY_RELU:
-        for i in range(y.size):
-            y[i] = _rectified(y[i], leaky, slope)
-    elif act == TANH:
+def _activate(y, act):
+    """In place: y = f(y), f one of the smooth activations. One array, not two that may be the same: LLVM would ask
+    whether they overlap, and not vectorise if they do."""
+    one, silu = y.dtype.type(1), act == SILU
+    if act == TANH:
         for i in range(y.size):
             y[i] = vector_math.tanh(y[i])
     else:
@@ -150,7 +147,7 @@ def _activate(y, act, slope):
 
 @inline
 def _derive(z, grad, out, act, slope):
-    """out = grad f'(z), but of sigmoid and tanh `z` is the output y."""
+    """out = grad f'(z), but of sigmoid and tanh `z` is the output y, and may be of ReLU with a slope >= 0."""
     leaky = act == LEAKY_RELU
     if act <= LEAKY_RELU:
         for i in range(out.size):
@@ -231,11 +228,23 @@ def _normalise(source, target, middle, scale, shift):
 
 
 @inline
+def _transform(source, target, middle, scale, shift, act, slope):
+    """Normalise and activate."""
+    leaky = act == LEAKY_RELU
+    if act <= LEAKY_RELU:
+        for i in range(target.size):
+            target[i] = _rectified((source[i] - middle) * scale + shift, leaky, slope)
+    else:
+        _normalise(source, target, middle, scale, shift)
+        _activate(target, act)
+
+
+@inline
 def _forward_planes(task, x, mean, variance, weight, bias, out, eps, slope, shape, act, pool):
     batch, channels, height, width = shape
     size, line = _tile_size(height, width), scratch(eps, TILE)
     parts = _tiles(channels, CHANNELS)
-    first, leaky = task % parts * CHANNELS, act == LEAKY_RELU
+    first = task % parts * CHANNELS
     many = _tiles(height, size[1]) * _tiles(width, size[2])
     for c in range(first, min(first + CHANNELS, channels)):
         middle, _, scale, shift = _affine(c, mean, variance, weight, bias, eps)
@@ -243,27 +252,21 @@ def _forward_planes(task, x, mean, variance, weight, bias, out, eps, slope, shap
             tile = _tile(number, shape, size, c)
             runs = _runs(tile, shape, c)
             start, count, length, step = runs
-            if act <= LEAKY_RELU and not pool:
+            if not pool:
                 for k in range(count):
                     at = start + k * step
-                    source, target = x[at : at + length], out[at : at + length]
-                    for i in range(length):
-                        target[i] = _rectified((source[i] - middle) * scale + shift, leaky, slope)
-                continue
-            y = line[: count * length] if pool else _target(out, runs, line)
-            for k in range(count):
-                at = start + k * step
-                _normalise(x[at : at + length], y[k * length : (k + 1) * length], middle, scale, shift)
-            _activate(y, act, slope)
-            if pool:
+                    _transform(x[at : at + length], out[at : at + length], middle, scale, shift, act, slope)
+            else:
+                y = line[: count * length]
+                for k in range(count):
+                    at = start + k * step
+                    _transform(x[at : at + length], y[k * length : (k + 1) * length], middle, scale, shift, act, slope)
                 half, half_shape = _pooled(tile, shape)
                 at, _, _, jump = _runs(half, half_shape, c)
                 for plane in range(half[3]):
                     for r in range(half[4]):
                         top = (plane * tile[4] + 2 * r) * tile[5]
                         max_windows(y, top, top + tile[5], half[5], out, at + plane * jump + r * half_shape[3])
-            else:
-                _put_back(out, runs, y)
 
 
 @inline
@@ -304,7 +307,7 @@ def _forward_rows(task, x, mean, variance, weight, bias, out, eps, slope, shape,
         else:
             for i in range(count):
                 target[i] = (source[i] - middle[i]) * scale[i] + shift[i]
-            _activate(target, act, slope)
+            _activate(target, act)
 
 
 @parallel_kernel
@@ -328,16 +331,10 @@ def _tile_gradient(runs, tile, x, grad, grad_x, lines, affine, shape, c, act, sl
     """The gradient before the activation and the pooling of a tile, into grad_x; returns the tile's x and that."""
     line, image, back, result = lines
     source, target = _gathered(x, runs, line), _target(grad_x, runs, result)
-    z, by_output = image[: source.size], act == SIGMOID or act == TANH
-    _normalise(source, z, affine[0], affine[2], affine[3])
+    y = image[: source.size]
     if pool:
-        y, above, zero = target, back[: source.size], x.dtype.type(0)
-        if by_output:
-            _activate(z, act, slope)
-        for i in range(y.size):
-            y[i] = z[i]
-        if not by_output:
-            _activate(y, act, slope)
+        above, zero = back[: source.size], x.dtype.type(0)
+        _transform(source, y, affine[0], affine[2], affine[3], act, slope)
         if tile[4] % 2 or tile[5] % 2:
             for i in range(above.size):
                 above[i] = zero
@@ -347,11 +344,14 @@ def _tile_gradient(runs, tile, x, grad, grad_x, lines, affine, shape, c, act, sl
             for r in range(half[4]):
                 top = (plane * tile[4] + 2 * r) * tile[5]
                 spread_windows(y, top, top + tile[5], half[5], grad, at + plane * jump + r * half_shape[3], above)
-        _derive(z, above, target, act, slope)
+        if act == SILU or slope < zero:  # the others can tell from y
+            _normalise(source, y, affine[0], affine[2], affine[3])
+        _derive(y, above, target, act, slope)
     else:
-        if by_output:
-            _activate(z, act, slope)
-        _derive(z, _gathered(grad, runs, back), target, act, slope)
+        _normalise(source, y, affine[0], affine[2], affine[3])
+        if act != SILU:
+            _activate(y, act)
+        _derive(y, _gathered(grad, runs, back), target, act, slope)
     _put_back(grad_x, runs, target)
     return source, target
 
@@ -428,7 +428,7 @@ def _backward_rows(strip, x, mean, variance, weight, bias, grad, grad_x, grad_we
             for i in range(count):
                 z[i] = (source[i] - middle[i]) * scale[i] + shift[i]
             if act == SIGMOID or act == TANH:
-                _activate(z, act, slope)
+                _activate(z, act)
             _derive(z, above, target, act, slope)
             for i in range(count):
                 total[i] += target[i]
