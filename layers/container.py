@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Mapping
 
+from minigrad.layers.fusion import plan
 from minigrad.layers.module import Module
 
 
@@ -87,7 +88,17 @@ class Sequential(_Ordered):
     ----------
     *modules : Module, or one mapping of str to Module
         With a mapping (an ``OrderedDict``) its names are those of the children, as attributes and in state dicts.
+
+    Attributes
+    ----------
+    fuse : bool
+        Whether one op may compute a run of children (batch normalization, an activation, max pooling; see
+        `minigrad.layers.fusion`). The results do not change. ``model.fuse = False`` calls the children one by one, so
+        that every intermediate can be looked at; ``Sequential.fuse = False`` does so everywhere.
     """
+
+    fuse = True
+    _plan = None  # (the children, how to call them)
 
     def __init__(self, *modules):
         if len(modules) == 1 and isinstance(modules[0], Mapping):
@@ -100,8 +111,13 @@ class Sequential(_Ordered):
         return cls(dict(_renumbered(items)))
 
     def forward(self, x):
-        for module in self:
-            x = module(x)
+        steps = [module for module in self.__dict__.values() if isinstance(module, Module)]
+        if self.fuse:
+            if self._plan is None or self._plan[0] != steps:
+                self._plan = steps, plan(steps)
+            steps = self._plan[1]
+        for step in steps:
+            x = step(x)
         return x
 
 

@@ -10,6 +10,7 @@ from minigrad.dtypes import as_dtype, float32, int64, is_float
 from minigrad.layers.init import ones_, zeros_
 from minigrad.layers.module import Buffer, Module, Parameter, check_input, check_sizes
 from minigrad.ops.common import product
+from minigrad.ops.norm import BatchNorm, BatchNormEval, run_batch_norm
 
 
 class _BatchNorm(Module):
@@ -78,6 +79,10 @@ class _BatchNorm(Module):
             zeros_(self.bias)
 
     def forward(self, x):
+        return self.run(x, "batch_norm", (BatchNorm, BatchNormEval))
+
+    def run(self, x, op, kinds, **params):
+        """Check the input and apply one of the Functions `kinds`: the first with the batch's own statistics."""
         check_input(self, self._fits, self._expected(), x)
         own_statistics = self.training or not self.track_running_stats
         if own_statistics and x.data.size <= self.num_features:
@@ -85,22 +90,21 @@ class _BatchNorm(Module):
                 f"{type(self).__name__}: expected more than one value per channel in training, "
                 f"got an input of shape {x.shape}"
             )
-        running = (self.running_mean, self.running_var) if self.track_running_stats else (None, None)
-        momentum = 0.0
-        if self.training and self.track_running_stats:
-            self.num_batches_tracked.add_(1)
-            momentum = self._newest_weight(self.running_mean)
-        return F.batch_norm(x, *running, self.weight, self.bias, own_statistics, momentum, self.eps)
+        if self.track_running_stats:
+            running, counting = (self.running_mean, self.running_var), {}
+            if self.training:
+                counting = {"batches": self.num_batches_tracked, "cumulative": self.momentum is None}
+            return run_batch_norm(op, kinds, x, *running, self.weight, self.bias, own_statistics,
+                                  self._newest_weight(self.running_mean), self.eps, **counting, **params)
+        return run_batch_norm(op, kinds, x, None, None, self.weight, self.bias, True, 0.0, self.eps, **params)
 
     def _newest_weight(self, like):
-        """The momentum as a tensor of shape (1,), rewritten only when it changes: no allocation per step."""
+        """The momentum as a tensor of shape (1,): no allocation per step. Without a momentum the kernel writes 1 /
+        number of batches into it."""
         made_for = like.device, like.dtype, self.momentum
         if self._rate is None or self._rate[0] != made_for:
             self._rate = made_for, full((1,), float(self.momentum or 0.0), like.dtype, like.device)
-        rate = self._rate[1]
-        if self.momentum is None:  # 1 / number of batches: the mean over all of them
-            rate.copy_(1.0 / self.num_batches_tracked.to(rate.dtype))
-        return rate
+        return self._rate[1]
 
     def extra_repr(self):
         text = f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"

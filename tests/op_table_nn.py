@@ -149,6 +149,29 @@ add(
     call=lambda x, b: ops.batch_norm(x, None, None, None, b, training=True),
     tolerance=1e-4,
 )
+for shape, options in [
+    ((7, 5), {}),
+    ((7, 5), {"activation": "sigmoid"}),
+    ((2, 3, 4), {"activation": "leaky_relu", "negative_slope": 0.3}),
+    ((2, 3, 4, 5), {"activation": "tanh"}),
+    ((3, 2, 6, 14), {"activation": "silu", "max_pool": True}),
+    ((2, 3, 5, 7), {"activation": "none", "max_pool": True}),
+    ((4, 17, 4, 4), {"max_pool": True}),
+]:
+    for training in (True, False):
+        add(
+            "batch_norm_act",
+            lambda x, *p, training=training, c=shape[1:2], options=options: o.batch_norm_act(
+                x, np.full(c, 0.3), np.full(c, 1.7), *p, training=training, **options
+            ),
+            distinct(*shape),
+            shape[1:2],
+            shape[1:2],
+            tolerance=1e-4,
+            call=lambda x, *p, training=training, c=shape[1:2], options=options: ops.batch_norm_act(
+                x, mg.full(c, 0.3, x.dtype), mg.full(c, 1.7, x.dtype), *p, training=training, **options
+            ),
+        )
 for shape, normalized in [
     ((7, 5), 5),
     ((7, 5), (5,)),

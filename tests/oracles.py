@@ -129,6 +129,14 @@ def batch_norm(x, mean, var, weight=None, bias=None, training=False, momentum=0.
     return y if bias is None else y + bias.reshape(column)
 
 
+def batch_norm_act(x, *args, activation="relu", negative_slope=0.01, max_pool=False, **kwargs):
+    """batch_norm, an activation and max_pool2d one after the other."""
+    z = batch_norm(x, *args, **kwargs)
+    y = {"none": z, "relu": np.maximum(z, 0), "leaky_relu": np.where(z > 0, z, negative_slope * z),
+         "sigmoid": sigmoid(z), "tanh": np.tanh(z), "silu": z * sigmoid(z)}[activation]
+    return max_pool2d(y, 2) if max_pool else y
+
+
 def layer_norm(x, shape, weight=None, bias=None, eps=1e-5):
     """Normalisation over the last axes."""
     axes = tuple(range(x.ndim - len(pair_shape(shape)), x.ndim))

@@ -47,13 +47,17 @@ class Emitter:
     """The pieces of LLVM code that the intrinsics share, for arrays of one float type."""
 
     def __init__(self, context, builder, dtype, lanes):
-        self.context, self.builder = context, builder
+        self.context, self.builder, self.dtype = context, builder, dtype
         self.itemsize = 4 if dtype == types.float32 else 8
         self.lanes = lanes or VECTOR_BYTES // self.itemsize
         self.scalar = ir.FloatType() if self.itemsize == 4 else ir.DoubleType()
         self.vector = ir.VectorType(self.scalar, self.lanes)
         self.suffix = f"v{self.lanes}f{8 * self.itemsize}"
         self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
+
+    def narrowed(self, lanes):
+        """An emitter of vectors of so many lanes."""
+        return Emitter(self.context, self.builder, self.dtype, lanes)
 
     def data(self, array_type, array):
         return self.context.make_array(array_type)(self.context, self.builder, array).data

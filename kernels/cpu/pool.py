@@ -2,29 +2,17 @@
 
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel
+from minigrad.kernels.cpu.windows import argmax_windows, mean_windows
 
 PARALLEL_READS = 60_000  # elements read; below it, waking the threads costs more than it saves
 
 
 @inline
-def _max_plane_2x2(x, out, indices, n, c):
-    """Windows of 2 x 2 side by side, unpadded: no branches and unit strides, so that LLVM vectorises the row."""
-    width = x.shape[3]
-    for i in range(out.shape[2]):
-        start = 2 * i * width
-        for j in range(out.shape[3]):
-            best, where = x[n, c, 2 * i, 2 * j], start + 2 * j
-            value = x[n, c, 2 * i, 2 * j + 1]
-            take = (value > best) | (value != value)
-            best, where = value if take else best, start + 2 * j + 1 if take else where
-            value = x[n, c, 2 * i + 1, 2 * j]
-            take = (value > best) | (value != value)
-            best, where = value if take else best, start + width + 2 * j if take else where
-            value = x[n, c, 2 * i + 1, 2 * j + 1]
-            take = (value > best) | (value != value)
-            best, where = value if take else best, start + width + 2 * j + 1 if take else where
-            out[n, c, i, j] = best
-            indices[n, c, i, j] = where
+def _side_by_side(shape, rows, columns, kernel, stride, pad):
+    """Whether the windows are 2 x 2, next to each other, and wholly inside the image."""
+    (kernel_h, kernel_w), (stride_h, stride_w), (pad_top, pad_left) = kernel, stride, pad
+    two = kernel_h == 2 and kernel_w == 2 and stride_h == 2 and stride_w == 2
+    return two and pad_top == 0 and pad_left == 0 and 2 * rows <= shape[2] and 2 * columns <= shape[3]
 
 
 @inline
@@ -56,12 +44,13 @@ def _max_plane(
 def _max_planes(p, x, out, indices, kernel, stride, pad, dilation):
     (kernel_h, kernel_w), (stride_h, stride_w), (pad_top, pad_left) = kernel, stride, pad
     dilation_h, dilation_w = dilation
-    n, c = p // x.shape[1], p % x.shape[1]
-    plain = pad_top == 0 and pad_left == 0 and dilation_h == 1 and dilation_w == 1
-    inside = 2 * out.shape[2] <= x.shape[2] and 2 * out.shape[3] <= x.shape[3]
-    if plain and inside and kernel_h == 2 and kernel_w == 2 and stride_h == 2 and stride_w == 2:
-        _max_plane_2x2(x, out, indices, n, c)
+    rows, columns, width = out.shape[2], out.shape[3], x.shape[3]
+    if _side_by_side(x.shape, rows, columns, kernel, stride, pad) and dilation_h == 1 and dilation_w == 1:
+        for i in range(rows):
+            top = (p * x.shape[2] + 2 * i) * width
+            argmax_windows(x, top, top + width, columns, out, (p * rows + i) * columns, indices, 2 * i * width, width)
     else:
+        n, c = p // x.shape[1], p % x.shape[1]
         _max_plane(x, out, indices, n, c, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left,
                    dilation_h, dilation_w)
 
@@ -74,6 +63,7 @@ def max_pool2d_forward(
 
     Padding counts as minus infinity and is never the position. Of equal elements the first wins, NaN beats every
     number (the last one, as in PyTorch). A window that lies wholly in the padding gives minus infinity and -1.
+    `indices` holds integers as wide as the floats.
     """
     planes = out.shape[0] * out.shape[1]
     parallel_for(_max_planes, planes, out.size * kernel_h * kernel_w >= PARALLEL_READS,
@@ -118,7 +108,13 @@ def max_pool2d_gather(x, indices, out):
 def _mean_plane(p, x, out, kernel, stride, pad, count_include_pad):
     (kernel_h, kernel_w), (stride_h, stride_w), (pad_top, pad_left) = kernel, stride, pad
     n, c, height, width = p // x.shape[1], p % x.shape[1], x.shape[2], x.shape[3]
-    for i in range(out.shape[2]):
+    rows, columns = out.shape[2], out.shape[3]
+    if _side_by_side(x.shape, rows, columns, kernel, stride, pad):
+        for i in range(rows):
+            start = (p * height + 2 * i) * width
+            mean_windows(x, start, start + width, columns, out, (p * rows + i) * columns)
+        return
+    for i in range(rows):
         top = i * stride_h - pad_top
         bottom = min(top + kernel_h, height + pad_top)
         for j in range(out.shape[3]):

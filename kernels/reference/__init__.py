@@ -20,6 +20,12 @@ from minigrad.kernels.reference.activation import (
     tanh,
     tanh_grad,
 )
+from minigrad.kernels.reference.batch_norm import (
+    batch_norm_backward,
+    batch_norm_forward,
+    batch_norm_running,
+    batch_norm_statistics,
+)
 from minigrad.kernels.reference.conv import (
     conv2d_forward,
     conv2d_forward_workspace,
@@ -67,14 +73,7 @@ from minigrad.kernels.reference.loss import (
     target_range,
 )
 from minigrad.kernels.reference.matmul import linear_forward, linear_forward_workspace, matmul, matmul_workspace
-from minigrad.kernels.reference.norm import (
-    batch_norm_backward,
-    batch_norm_forward,
-    batch_norm_running,
-    batch_norm_statistics,
-    layer_norm_backward,
-    layer_norm_forward,
-)
+from minigrad.kernels.reference.norm import layer_norm_backward, layer_norm_forward
 from minigrad.kernels.reference.optim import adam, fused_add, scale_inplace, sgd
 from minigrad.kernels.reference.pool import (
     adaptive_avg_pool2d_backward,

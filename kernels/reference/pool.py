@@ -10,6 +10,7 @@ def max_pool2d_forward(
 
     Padding counts as minus infinity and is never the position. Of equal elements the first wins, NaN beats every
     number (the last one, as in PyTorch). A window that lies wholly in the padding gives minus infinity and -1.
+    `indices` holds integers as wide as the floats.
     """
     height, width = x.shape[2:]
     for n, c, i, j in np.ndindex(*out.shape):

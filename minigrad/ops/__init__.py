@@ -34,6 +34,7 @@ from minigrad.ops.elementwise import (
     to_device,
     where,
 )
+from minigrad.ops.fused import batch_norm_act
 from minigrad.ops.indexing import embedding, getitem, pad
 from minigrad.ops.loss import (
     binary_cross_entropy_with_logits,
@@ -78,7 +79,7 @@ from minigrad.ops.shape import (
 )
 
 __all__ = [
-    "abs", "adaptive_avg_pool2d", "add", "all", "any", "argmax", "argmin", "avg_pool2d", "batch_norm",
+    "abs", "adaptive_avg_pool2d", "add", "all", "any", "argmax", "argmin", "avg_pool2d", "batch_norm", "batch_norm_act",
     "binary_cross_entropy_with_logits", "broadcast_to", "cast", "cat", "clip", "clone", "conv2d", "cross_entropy",
     "div", "dropout", "embedding", "eq", "exp", "expand", "flatten", "ge", "gelu", "getitem", "gt", "huber_loss",
     "l1_loss", "layer_norm", "le", "leaky_relu", "linear", "log", "log_softmax", "logical_and", "logical_not",

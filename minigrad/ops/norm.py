@@ -5,7 +5,9 @@ Batch normalization: Ioffe and Szegedy, arXiv 1502.03167, algorithm 1. Their gam
 """
 
 from minigrad.dtypes import bool as bool_
+from minigrad.dtypes import int64
 from minigrad.function import Function, apply_multiple
+from minigrad.modes import is_grad_enabled
 from minigrad.ops.common import check_float, check_one_dtype, product
 from minigrad.ops.elementwise import sqrt
 from minigrad.ops.reduction import mean, sum
@@ -18,54 +20,68 @@ def _absent(fn, x):
     return fn.device.empty((0,), x.dtype)
 
 
+RELU, LEAKY_RELU, SIGMOID, TANH, SILU = range(5)
+"""The kernels' numbers of activations (see ``kernels.batch_norm_forward``); leaky ReLU of slope 1 is none."""
+
+
 class BatchNorm(Function):
-    """y = (x - mean) / sqrt(var + eps) gamma + beta, statistics per channel over the batch; x is (N, C, S)"""
+    """y = f((x - mean) / sqrt(var + eps) gamma + beta), statistics per channel over the batch; x is (N, C, ...)
+
+    The activation f is none here, see `ops.fused`. Nothing is kept but x and the statistics: the backward pass computes
+    the rest again.
+    """
+
+    act, slope, pool = LEAKY_RELU, 1.0, 0
 
     def forward(self, x, weight, bias, running, eps):
-        k, empty, channels = self.device.kernels, self.device.empty, x.shape[1]
+        k, empty, channels, images = self.device.kernels, self.device.empty, x.shape[1], x.reshape(_images(x.shape))
         self.eps = eps
         self.mean, self.variance = empty(channels, x.dtype), empty(channels, x.dtype)
-        k.batch_norm_statistics(x, self.mean, self.variance)
-        if running is not None:  # running_mean, running_var, momentum
-            k.batch_norm_running(self.mean, self.variance, *running, x.shape[0] * x.shape[2])
-        return normalise_array(self, x, self.mean, self.variance, weight, bias, eps)
+        k.batch_norm_statistics(images, self.mean, self.variance)
+        if running is not None:  # running_mean, running_var, momentum, batches, cumulative
+            k.batch_norm_running(self.mean, self.variance, *running[:4], x.size // channels, running[4])
+        return self.normalise(x, images, self.mean, self.variance, weight, bias)
 
-    def backward(self, grad):
-        x, weight, _ = self.inputs
-        statistics = Tensor(self.mean, self.device), Tensor(self.variance, self.device)
-        grads = apply_multiple(BatchNormGrad, x, weight, grad, *statistics, eps=self.eps)
-        return tuple([g if needed else None for g, needed in zip(grads, self.needs_input_grad, strict=True)])
-
-
-def normalise_array(fn, x, mean, variance, weight, bias, eps):
-    """Normalise an (N, C, S) array with given statistics."""
-    out = fn.device.empty(x.shape, x.dtype)
-    weight = _absent(fn, x) if weight is None else weight
-    bias = _absent(fn, x) if bias is None else bias
-    fn.device.kernels.batch_norm_forward(x, mean, variance, weight, bias, out, eps)
-    return out
-
-
-class BatchNormGrad(Function):
-    """dL/dx, dL/dgamma, dL/dbeta of batch norm, through the batch's statistics as well"""
-
-    def forward(self, x, weight, grad, mean, variance, eps):
-        empty, channels = self.device.empty, x.shape[1]
-        self.eps = eps
-        out = empty(x.shape, x.dtype), empty(channels, x.dtype), empty(channels, x.dtype)
+    def normalise(self, x, images, mean, variance, weight, bias):
+        """The kernel that does it with statistics from anywhere; `images` is x as (N, C, H, W)."""
+        n, c, h, w = images.shape
+        out = self.device.empty((n, c, h // 2, w // 2) if self.pool else x.shape, x.dtype)
         weight = _absent(self, x) if weight is None else weight
-        self.device.kernels.batch_norm_backward(x, mean, variance, weight, grad, *out, eps)
+        bias = _absent(self, x) if bias is None else bias
+        flat = out if self.pool else out.reshape(images.shape)
+        self.device.kernels.batch_norm_forward(
+            images, mean, variance, weight, bias, flat, self.eps, self.act, self.slope, self.pool
+        )
         return out
 
-    def compose(self, x, weight, grad, *statistics):
-        centred, inverse_std = standardise(x, (0, 2), self.eps)
-        normal = centred * inverse_std
-        grad_weight, grad_bias = sum(grad * normal, (0, 2)), sum(grad, (0, 2))
-        count = float(x.shape[0] * x.shape[2])
-        column = (1, x.shape[1], 1)
-        inner = grad - reshape(grad_bias, column) / count - normal * (reshape(grad_weight, column) / count)
-        scale = inverse_std if weight is None else inverse_std * reshape(weight, column)
-        return inner * scale, grad_weight, grad_bias
+    def backward(self, grad):
+        if is_grad_enabled():
+            return super().backward(grad)  # by `compose`, to be differentiated again
+        x, weight, bias = [t if t is None else t.data for t in self.inputs]
+        empty, dtype, channels, shape = self.device.empty, x.dtype, x.shape[1], _images(x.shape)
+        weight = _absent(self, x) if weight is None else weight
+        bias = _absent(self, x) if bias is None else bias
+        grads = empty(x.shape, dtype), empty(channels, dtype), empty(channels, dtype)
+        above = grad.data if self.pool else grad.data.reshape(shape)
+        self.device.kernels.batch_norm_backward(
+            x.reshape(shape), self.mean, self.variance, weight, bias, above, grads[0].reshape(shape), *grads[1:],
+            self.eps, self.act, self.slope, self.pool,
+        )  # fmt: skip
+        return [Tensor(g, self.device) if need else None for g, need in zip(grads, self.needs_input_grad, strict=True)]
+
+    def compose(self, x, weight, bias):
+        dims, column = (0, *range(2, x.ndim)), (1, x.shape[1]) + (1,) * (x.ndim - 2)
+        centred, inverse_std = standardise(x, dims, self.eps)
+        y = centred * inverse_std
+        y = y if weight is None else y * reshape(weight, column)
+        return y if bias is None else y + reshape(bias, column)
+
+
+def _images(shape):
+    """(N, C, ...) as (N, C, H, W)."""
+    if len(shape) == 4:
+        return shape
+    return shape[0], shape[1], 1, product(shape[2:])
 
 
 def standardise(x, dims, eps):
@@ -74,24 +90,23 @@ def standardise(x, dims, eps):
     return centred, 1.0 / sqrt(mean(centred * centred, dims, keepdim=True) + eps)
 
 
-class BatchNormEval(Function):
-    """y = (x - running_mean) / sqrt(running_var + eps) gamma + beta: the statistics are constants"""
+class BatchNormEval(BatchNorm):
+    """y = f((x - running_mean) / sqrt(running_var + eps) gamma + beta): the statistics are constants"""
 
     def forward(self, x, weight, bias, mean, variance, eps):
         self.eps = eps
-        return normalise_array(self, x, mean, variance, weight, bias, eps)
+        return self.normalise(x, x.reshape(_images(x.shape)), mean, variance, weight, bias)
 
     def backward(self, grad):
         x, weight, _, mean, variance = self.inputs
-        column = (1, x.shape[1], 1)
+        dims, column = (0, *range(2, x.ndim)), (1, x.shape[1]) + (1,) * (x.ndim - 2)
         inverse_std = reshape(1.0 / sqrt(variance + self.eps), column)
-        normal = (x - reshape(mean, column)) * inverse_std
         needs = self.needs_input_grad
         scale = inverse_std if weight is None else inverse_std * reshape(weight, column)
         return (
             grad * scale if needs[0] else None,
-            sum(grad * normal, (0, 2)) if needs[1] else None,
-            sum(grad, (0, 2)) if needs[2] else None,
+            sum(grad * ((x - reshape(mean, column)) * inverse_std), dims) if needs[1] else None,
+            sum(grad, dims) if needs[2] else None,
             None,
             None,
         )
@@ -177,6 +192,55 @@ def _check_channels(op, x, **parameters):
     check_one_dtype(op, x, **parameters)
 
 
+def _fit(x, *parameters):
+    """Whether all is clearly as it should be: in 1 us, where `_check_channels`, which knows what to say, takes 5."""
+    if not isinstance(x, Tensor) or x.data.dtype.kind != "f" or len(x.data.shape) < 2:
+        return False
+    dtype, shape = x.data.dtype, x.data.shape[1:2]
+    for p in parameters:
+        if p is not None and not (isinstance(p, Tensor) and p.data.dtype is dtype and p.data.shape == shape):
+            return False
+    return True
+
+
+def run_batch_norm(op, kinds, x, running_mean, running_var, weight, bias, training, momentum, eps, batches=None,
+                   cumulative=False, **params):
+    """Check the arguments of `batch_norm` and apply one of two Functions, the first in training.
+
+    Parameters
+    ----------
+    op : str
+        The name for errors.
+    kinds : pair of Function classes
+    batches : Tensor of shape (1,) or (), int64, optional
+        In training it is counted up with the running statistics.
+    cumulative : bool
+        Whether to set the tensor `momentum` to ``1 / batches`` first.
+    **params
+        For the Function.
+    """
+    if not _fit(x, weight, bias, running_mean, running_var):
+        _check_channels(op, x, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ValueError(f"{op}: expected running_mean and running_var outside of training")
+        return kinds[1].apply(x, weight, bias, running_mean, running_var, eps=eps, **params)
+    if x.data.size < 2 * x.data.shape[1] or x.data.size == 0:
+        raise ValueError(
+            f"{op}: expected more than one value per channel in training, got an input of shape {x.shape}"
+        )
+    running = None
+    if running_mean is not None and running_var is not None:
+        if not isinstance(momentum, Tensor):
+            momentum = Tensor(x.device.full((1,), float(momentum), x.dtype), x.device)
+        count = x.device.empty((0,), int64) if batches is None else batches.data.reshape(1)
+        running = running_mean.data, running_var.data, momentum.data, count, int(cumulative)
+        for changed in (running_mean, running_var, batches):
+            if changed is not None:
+                changed.version[0] += 1
+    return kinds[0].apply(x, weight, bias, running=running, eps=eps, **params)
+
+
 def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
     """Batch normalization: ``(x - mean) / sqrt(var + eps) * weight + bias`` per channel.
 
@@ -204,26 +268,8 @@ def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, t
     ----------
     Ioffe and Szegedy, arXiv 1502.03167, algorithm 1 (training) and 2 (inference).
     """
-    op = "batch_norm"
-    _check_channels(op, x, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
-    view = reshape(x, (x.shape[0], x.shape[1], product(x.shape[2:])))
-    if not training:
-        if running_mean is None or running_var is None:
-            raise ValueError(f"{op}: expected running_mean and running_var outside of training")
-        out = BatchNormEval.apply(view, weight, bias, running_mean, running_var, eps=eps)
-        return reshape(out, x.shape)
-    if view.shape[0] * view.shape[2] < 2:
-        raise ValueError(
-            f"{op}: expected more than one value per channel in training, got an input of shape {x.shape}"
-        )
-    running = None
-    if running_mean is not None and running_var is not None:
-        if not isinstance(momentum, Tensor):
-            momentum = Tensor(x.device.full((1,), float(momentum), x.dtype), x.device)
-        running = running_mean.data, running_var.data, momentum.data
-        running_mean.version[0] += 1
-        running_var.version[0] += 1
-    return reshape(BatchNorm.apply(view, weight, bias, running=running, eps=eps), x.shape)
+    return run_batch_norm("batch_norm", (BatchNorm, BatchNormEval), x, running_mean, running_var, weight, bias,
+                          training, momentum, eps)
 
 
 def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):

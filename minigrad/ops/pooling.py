@@ -1,6 +1,5 @@
 """Pooling over windows of an image."""
 
-from minigrad.dtypes import int64
 from minigrad.function import Function
 from minigrad.ops.common import check_float
 from minigrad.ops.conv import pair
@@ -15,7 +14,8 @@ class MaxPool2d(Function):
 
     def forward(self, x, shape, window):
         self.source = x.shape
-        out, self.indices = self.device.empty(shape, x.dtype), self.device.empty(shape, int64)
+        integers = "int32" if x.dtype.itemsize == 4 else "int64"  # as wide as the floats: vectors of both match
+        out, self.indices = self.device.empty(shape, x.dtype), self.device.empty(shape, integers)
         self.device.kernels.max_pool2d_forward(x, out, self.indices, *window)
         return out
 

@@ -22,6 +22,12 @@ def empty(shape, dtype):
     return np.full(shape, 77, dtype)
 
 
+def affine(size, dtype):
+    """weight and bias: both, none, only the weight."""
+    weight, bias = 1 + dtype(0.1) * numbers(size, dtype, 2), numbers(size, dtype, 3)
+    return ((weight, bias), (weight[:0], bias[:0]), (weight, bias[:0]))
+
+
 def copies(arguments):
     return [a.copy() if isinstance(a, np.ndarray) else a for a in arguments]
 

@@ -13,7 +13,7 @@ TYPES = st.sampled_from([np.float32, np.float64])
 
 
 def max_pool(kernels, x, out, numbers):
-    y, indices = np.full(out, np.nan, x.dtype), np.full(out, -9, np.int64)
+    y, indices = np.full(out, np.nan, x.dtype), np.full(out, -9, np.int32 if x.itemsize == 4 else np.int64)
     kernels.max_pool2d_forward(x, y, indices, *numbers)
     return y, indices
 
@@ -60,11 +60,17 @@ def test_max_pool(rows, columns, dtype, special):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_two_by_two_windows_with_ties_and_special_values(dtype, special, rng):
     """This case has a loop of its own."""
-    x = np.round(rng.standard_normal((2, 3, 9, 21))).astype(dtype)
-    x[rng.random(x.shape) < 0.4] = special
     numbers = (2, 2, 2, 2, 0, 0, 1, 1)
-    for out, exact in zip(*(max_pool(kernels, x, (2, 3, 4, 10), numbers) for kernels in (cpu, reference)), strict=True):
-        np.testing.assert_array_equal(out, exact)
+    for width in (2, 3, 4, 6, 9, 14, 21, 32, 55):  # of fewer windows than lanes, whole vectors, and others
+        x = np.round(rng.standard_normal((2, 3, 9, width))).astype(dtype)
+        x[rng.random(x.shape) < 0.4] = special
+        pooled = [max_pool(kernels, x, (2, 3, 4, width // 2), numbers) for kernels in (cpu, reference)]
+        for out, exact in zip(*pooled, strict=True):
+            np.testing.assert_array_equal(out, exact)
+        means, exact = np.full((2, 3, 4, width // 2), 7, dtype), np.empty((2, 3, 4, width // 2))
+        cpu.avg_pool2d_forward(x, means, *numbers[:6], 1)
+        reference.avg_pool2d_forward(x.astype(np.float64), exact, *numbers[:6], 1)
+        np.testing.assert_allclose(means, exact, rtol=10 * TOLERANCE[dtype], atol=TOLERANCE[dtype])
 
 
 @settings(max_examples=40)

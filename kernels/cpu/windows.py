@@ -1,0 +1,193 @@
+"""Vector code for windows of 2 x 2 elements side by side: what pooling and batch normalisation before it are made of.
+
+The rows of a real image are short (14 or 7 windows) and every other element belongs to the same column, so LLVM's own
+loop leaves most windows to its scalar remainder. Here a vector is two loads taken apart into even and odd elements.
+Positions are in elements, in pairs ``array, at`` (see ``simd``): `top` and
+`bottom` are where the two rows of the windows begin, `count` is the number of windows.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils
+
+from minigrad.kernels.cpu.emitter import INDEX, vectorised
+
+
+def _over_windows(emit, count, step):
+    """Call step(emit, j, rest) for vectors of windows j, j + 1, ... that cover all of them.
+
+    Where the row is no multiple of the vector the last one goes back and overlaps the one before it, since a masked
+    store costs some 40 instructions without AVX-512; rows shorter than a vector are covered by two of half its size.
+    In rows shorter still `rest` windows are left for masks.
+    """
+    builder, lanes = emit.builder, ir.Constant(INDEX, emit.lanes)
+    whole = builder.sdiv(count, lanes)
+    with cgutils.for_range(builder, whole, intp=INDEX) as loop:
+        step(emit, builder.mul(loop.index, lanes), None)
+    left = builder.icmp_signed("!=", builder.mul(whole, lanes), count)
+    long = builder.icmp_signed(">", whole, ir.Constant(INDEX, 0))
+    with builder.if_then(left), builder.if_else(long) as (overlap, short):
+        with overlap:
+            step(emit, builder.sub(count, lanes), None)
+        with short:
+            zero, size = ir.Constant(INDEX, 0), emit.lanes // 2
+            with builder.if_else(builder.icmp_signed(">=", count, ir.Constant(INDEX, max(size, 2)))) as (halves, tiny):
+                with halves:
+                    half = emit.narrowed(max(size, 2))
+                    step(half, zero, None)
+                    step(half, builder.sub(count, ir.Constant(INDEX, half.lanes)), None)
+                with tiny:
+                    step(emit, zero, count)
+
+
+def _pairs(emit, array, at, j, rest):
+    """The even and the odd of the next 2 * lanes elements of a row; nothing is read behind the last window."""
+    builder, lanes = emit.builder, emit.lanes
+    source = emit.at(array, at, builder.mul(j, ir.Constant(INDEX, 2)))
+    if rest is None:
+        low, high = emit.load_vector(source), emit.load_vector(emit.at(source, lanes))
+    else:
+        low_mask, high_mask = _pair_masks(emit, rest)
+        low, high = emit.load_masked(source, low_mask), emit.load_masked(emit.at(source, lanes), high_mask)
+    return emit.shuffle(low, high, list(range(0, 2 * lanes, 2))), emit.shuffle(low, high, list(range(1, 2 * lanes, 2)))
+
+
+def _pair_masks(emit, rest):
+    elements = emit.builder.mul(rest, ir.Constant(INDEX, 2))
+    return emit.mask(elements), emit.mask(emit.builder.sub(elements, ir.Constant(INDEX, emit.lanes)))
+
+
+def _store(emit, value, target, mask):
+    if mask is None:
+        emit.store_vector(value, target)
+    else:
+        emit.store_masked(value, target, mask)
+
+
+def _winners(emit, elements):
+    """The largest of the elements, and for every one but the first where it replaces those before it: a larger one
+    does, and NaN does."""
+    builder, best, replaces = emit.builder, elements[0], []
+    for value in elements[1:]:
+        taken = builder.or_(builder.fcmp_ordered(">", value, best), builder.fcmp_unordered("uno", value, value))
+        best = builder.select(taken, value, best)
+        replaces.append(taken)
+    return best, replaces
+
+
+def _corners(x, top, bottom, count):
+    x = x.reshape(-1)
+    return [x[row + column : row + column + 2 * count : 2][:count] for row in (top, bottom) for column in (0, 1)]
+
+
+def _winners_twin(corners):
+    best, winner = corners[0].copy(), np.zeros(corners[0].size, np.int64)
+    for i, value in enumerate(corners[1:], 1):
+        taken = (value > best) | (value != value)
+        best[taken], winner[taken] = value[taken], i
+    return best, winner
+
+
+def _max_windows_twin(x, top, bottom, count, out, at):
+    out.reshape(-1)[at : at + count] = _winners_twin(_corners(x, top, bottom, count))[0]
+
+
+@vectorised(_max_windows_twin)
+def max_windows(emit, x, top, bottom, count, out, at):
+    """``out[at + j]`` = the largest element of window j; NaN beats every number."""
+
+    def step(emit, j, rest):
+        elements = (*_pairs(emit, x, top, j, rest), *_pairs(emit, x, bottom, j, rest))
+        _store(emit, _winners(emit, elements)[0], emit.at(out, at, j), None if rest is None else emit.mask(rest))
+
+    _over_windows(emit, count, step)
+
+
+def _argmax_windows_twin(x, top, bottom, count, out, at, places, first, width):
+    best, winner = _winners_twin(_corners(x, top, bottom, count))
+    out.reshape(-1)[at : at + count] = best
+    places.reshape(-1)[at : at + count] = first + 2 * np.arange(count) + np.array([0, 1, width, width + 1])[winner]
+
+
+@vectorised(_argmax_windows_twin)
+def argmax_windows(emit, x, top, bottom, count, out, at, places, first, width):
+    """As `max_windows`, and ``places[at + j]`` = where it is, when `first` is where window 0 begins.
+
+    `places` holds integers as wide as the floats; of equal elements the first counts, of several NaN the last.
+    """
+    builder, kind = emit.builder, ir.IntType(8 * emit.itemsize)
+
+    def step(emit, j, rest):
+        elements = (*_pairs(emit, x, top, j, rest), *_pairs(emit, x, bottom, j, rest))
+        best, replaces = _winners(emit, elements)
+
+        def everywhere(number):
+            number = number if emit.itemsize == 8 else builder.trunc(number, kind)
+            undefined = ir.Constant(ir.VectorType(kind, emit.lanes), ir.Undefined)
+            one = builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), emit.lanes), [0] * emit.lanes)
+            return builder.shuffle_vector(one, undefined, zeros)
+
+        even = ir.Constant(ir.VectorType(kind, emit.lanes), list(range(0, 2 * emit.lanes, 2)))
+        one = ir.Constant(even.type, [1] * emit.lanes)
+        place = builder.add(everywhere(builder.add(first, builder.mul(j, ir.Constant(INDEX, 2)))), even)
+        below = builder.add(place, everywhere(width))
+        for taken, other in zip(replaces, (builder.add(place, one), below, builder.add(below, one)), strict=True):
+            place = builder.select(taken, other, place)
+        mask = None if rest is None else emit.mask(rest)
+        _store(emit, best, emit.at(out, at, j), mask)
+        target = builder.bitcast(emit.at(places, at, j), emit.scalar.as_pointer())
+        _store(emit, builder.bitcast(place, emit.vector), target, mask)
+
+    _over_windows(emit, count, step)
+
+
+def _spread_windows_twin(x, top, bottom, count, grad, at, out):
+    winner = _winners_twin(_corners(x, top, bottom, count))[1]
+    for i, corner in enumerate(_corners(out, top, bottom, count)):
+        corner[...] = np.where(winner == i, grad.reshape(-1)[at : at + count], 0)
+
+
+@vectorised(_spread_windows_twin)
+def spread_windows(emit, x, top, bottom, count, grad, at, out):
+    """In `out`, laid out as `x`: ``grad[at + j]`` where the largest element of window j is, zeros beside it."""
+    builder = emit.builder
+
+    def step(emit, j, rest):
+        lanes = emit.lanes
+        elements = (*_pairs(emit, x, top, j, rest), *_pairs(emit, x, bottom, j, rest))
+        (second, third, fourth) = _winners(emit, elements)[1]
+        source = emit.at(grad, at, j)
+        left = emit.load_vector(source) if rest is None else emit.load_masked(source, emit.mask(rest))
+        shares = []
+        for taken in (fourth, third, second):
+            shares.append(builder.select(taken, left, emit.zero))
+            left = builder.select(taken, emit.zero, left)
+        masks = (None, None) if rest is None else _pair_masks(emit, rest)
+        for row, pair in ((top, (left, shares[2])), (bottom, (shares[1], shares[0]))):
+            target = emit.at(out, row, builder.mul(j, ir.Constant(INDEX, 2)))
+            for half, mask in enumerate(masks):
+                order = [half * lanes // 2 + i // 2 + i % 2 * lanes for i in range(lanes)]
+                _store(emit, emit.shuffle(*pair, order), emit.at(target, half * lanes), mask)
+
+    _over_windows(emit, count, step)
+
+
+def _mean_windows_twin(x, top, bottom, count, out, at):
+    total = sum(_corners(x, top, bottom, count)[1:], _corners(x, top, bottom, count)[0])
+    out.reshape(-1)[at : at + count] = total * x.dtype.type(0.25)
+
+
+@vectorised(_mean_windows_twin)
+def mean_windows(emit, x, top, bottom, count, out, at):
+    """``out[at + j]`` = the mean of window j."""
+    builder = emit.builder
+
+    def step(emit, j, rest):
+        (a, b), (c, d) = _pairs(emit, x, top, j, rest), _pairs(emit, x, bottom, j, rest)
+        total = builder.fadd(builder.fadd(builder.fadd(a, b), c), d)
+        mask = None if rest is None else emit.mask(rest)
+        quarter = ir.Constant(emit.vector, [0.25] * emit.lanes)
+        _store(emit, builder.fmul(total, quarter), emit.at(out, at, j), mask)
+
+    _over_windows(emit, count, step)

@@ -1,0 +1,75 @@
+"""Which runs of a Sequential's children one op computes: batch normalization, an activation, max pooling.
+
+The children stay what they are; a run of them is only called differently. Whatever could make a difference that
+somebody would see (a hook on a child, a forward of its own, another window, the search for anomalies) is asked at every
+call, and then the children are called one by one.
+"""
+
+from minigrad import modes
+from minigrad.layers.activation import LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
+from minigrad.layers.norm import BatchNorm1d, BatchNorm2d
+from minigrad.layers.pooling import MaxPool2d
+from minigrad.ops.fused import BatchNormAct, BatchNormActEval
+
+# By exact type: a subclass may do anything.
+NORMS = (BatchNorm1d, BatchNorm2d)
+ACTIVATIONS = {ReLU: "relu", LeakyReLU: "leaky_relu", Sigmoid: "sigmoid", Tanh: "tanh", SiLU: "silu"}
+TWO = (2, (2, 2))  # the kernel_size and stride of the windows that a kernel knows
+
+
+class Run:
+    """Neighbouring children: batch normalization and what follows it.
+
+    Parameters
+    ----------
+    norm : BatchNorm1d or BatchNorm2d
+    activation : Module or None
+    pool : MaxPool2d or None
+    """
+
+    def __init__(self, norm, activation, pool):
+        self.norm, self.activation, self.pool = norm, activation, pool
+        self.modules = [module for module in (norm, activation, pool) if module is not None]
+        self.kind = "none" if activation is None else ACTIVATIONS[type(activation)]
+
+    def __call__(self, x):
+        if not self._can_be_fused(x):
+            for module in self.modules:
+                x = module(x)
+            return x
+        slope = self.activation.negative_slope if self.kind == "leaky_relu" else 0.0
+        return self.norm.run(x, "batch_norm", (BatchNormAct, BatchNormActEval), activation=self.kind,
+                             slope=float(slope), pool=self.pool is not None)
+
+    def _can_be_fused(self, x):
+        for module in self.modules:
+            if module._forward_hooks or "forward" in module.__dict__:
+                return False
+        mode, norm, pool = modes.current.get(), self.norm, self.pool
+        if mode.anomaly or mode.grad and not norm.training and norm.track_running_stats:
+            return False  # an anomaly is named by its op; fixed statistics have no fused backward
+        return pool is None or (
+            pool.kernel_size in TWO and pool.stride in TWO and pool.padding in (0, (0, 0))
+            and pool.dilation in (1, (1, 1)) and not pool.ceil_mode
+            and len(getattr(x, "shape", ())) == 4 and min(x.shape[2:]) >= 2
+        )  # fmt: skip
+
+
+def plan(modules):
+    """The modules as a list of callables: themselves, and a `Run` for neighbours that go together."""
+    steps, position = [], 0
+    while position < len(modules):
+        module = modules[position]
+        position += 1
+        if type(module) not in NORMS:
+            steps.append(module)
+            continue
+        activation = pool = None
+        if position < len(modules) and type(modules[position]) in ACTIVATIONS:
+            activation = modules[position]
+            position += 1
+        if position < len(modules) and type(modules[position]) is MaxPool2d:
+            pool = modules[position]
+            position += 1
+        steps.append(module if activation is pool is None else Run(module, activation, pool))
+    return steps
