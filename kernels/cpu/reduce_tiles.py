@@ -18,7 +18,8 @@ def _twin(kind, values, center):
     """The reduction over the first axis."""
     with np.errstate(all="ignore"):
         if kind in (MAX, MIN):
-            return (np.max if kind == MAX else np.min)(values, axis=0)
+            reduce, start = (np.max, -np.inf) if kind == MAX else (np.min, np.inf)
+            return reduce(values, axis=0, initial=start)
         return (values if kind == SUM else (values - center) * (values - center)).sum(axis=0)
 
 

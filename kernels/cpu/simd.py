@@ -133,11 +133,12 @@ def transpose_block(size):
 
 
 def copy_block(size):
-    """A short run copied, then zeros: ``f(x, x_at, count, out, out_at)`` writes `size` elements."""
+    """A short run copied, then zeros: ``f(x, x_at, count, out, out_at)`` writes `size` elements, or a vector if 0."""
 
     def twin(x, x_at, count, out, out_at):
-        count = max(0, min(count, size))
-        line = out.reshape(-1)[out_at : out_at + size]
+        width = size or lanes_of(out)
+        count = max(0, min(count, width))
+        line = out.reshape(-1)[out_at : out_at + width]
         line[:count] = x.reshape(-1)[x_at : x_at + count]
         line[count:] = 0
 
