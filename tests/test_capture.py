@@ -1,5 +1,6 @@
 """Record and replay: a captured step gives the bits of the uncaptured one, and says so where it cannot."""
 
+import functools
 import threading
 import warnings
 
@@ -335,6 +336,13 @@ def test_structures_and_other_arguments():
             assert found["rest"][1:] == ["x", None]
     assert len(calls) == 2 and step.__name__ == "step"
     assert repr(step) == "<capture of step: 2 recording(s)>"
+
+
+def test_a_function_without_a_name():
+    step = mg.capture(functools.partial(lambda factor, x: x * factor, 2.0), most_recordings=1)
+    assert step(mg.ones(2)).tolist() == [2.0, 2.0] and "partial" in repr(step)
+    with pytest.warns(RuntimeWarning, match="1 recordings of functools.partial"):
+        step(mg.ones(3))
 
 
 def test_methods():

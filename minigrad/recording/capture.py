@@ -36,12 +36,12 @@ def capture(function=None, *, most_recordings=MOST_RECORDINGS):
 
     The first call runs the step as it is and notes every launch with its buffers. A later call with tensors of the
     same shapes copies them in and repeats the launches; parameters, running statistics, optimizer state, ``.grad`` and
-    random numbers come out bit for bit as without capture, and learning-rate schedules work inside and outside the
-    step. Other shapes, another mode (``eval``, ``no_grad``), frozen parameters, changed settings or another value of an
+    random numbers come out bit for bit as without capture; learning-rate schedules are stepped outside of the step.
+    Other shapes, another mode (``eval``, ``no_grad``), frozen parameters, changed settings or another value of an
     argument that is no tensor are recorded anew.
 
-    What a replay does not repeat is Python: a counter in the step, a print, a branch on a Python variable keep what
-    they did while the step was recorded.
+    What a replay does not repeat is Python: a counter in the step, ``scheduler.step()``, a branch on a Python variable
+    keep what they did while the step was recorded.
 
     Parameters
     ----------
@@ -79,6 +79,7 @@ class Capture:
             raise TypeError(f"capture: expected a function, got {type(function).__name__}")
         functools.update_wrapper(self, function)
         self.function, self.most_recordings = function, most_recordings
+        self.name = getattr(function, "__name__", repr(function))  # a partial object has no name
         self.recordings = []
         self._by_key = {}
         self._warned = False
@@ -117,7 +118,7 @@ class Capture:
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"capture: {self.most_recordings} recordings of {self.__name__} exist and none fits this call (other "
+                f"capture: {self.most_recordings} recordings of {self.name} exist and none fits this call (other "
                 "shapes, arguments or settings every time?); it runs without recording. Pass most_recordings= for more",
                 RuntimeWarning, stacklevel=3,
             )
@@ -131,7 +132,7 @@ class Capture:
             self._warned = False
 
     def __repr__(self):
-        return f"<capture of {getattr(self, '__name__', self.function)}: {len(self.recordings)} recording(s)>"
+        return f"<capture of {self.name}: {len(self.recordings)} recording(s)>"
 
 
 def _check_inputs(structure, tensors):

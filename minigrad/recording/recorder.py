@@ -53,7 +53,7 @@ class Recorder:
     repeatable : bool
         Whether a later step does the same (a first one sometimes does something else).
     grads : dict
-        The leaves whose gradient the step has set: leaf to whether it had been cleared or set before in the step.
+        The leaves whose gradient the step has set or cleared, as keys.
     """
 
     def __init__(self, device, guards):
