@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import llvmlite
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 from numba.core.caching import _Cache
@@ -149,45 +150,7 @@ class KernelCache(_Cache):
         pass
 
 
-@contextlib.contextmanager
-def _threads_wait_briefly():
-    """Load OpenMP inside this block such that its threads spin for microseconds, unless the environment decides.
-
-    GNU OpenMP's threads otherwise spin for milliseconds, and beside one other busy process every loop then waits for
-    the scheduler. Measured on two cores: net B's step on an idle machine, beside a test run and beside a busy loop, and
-    a 128 x 128 x 128 product. Spinning as by default: 11 ms, 205 ms, 27 ms, 23 us; 3,000 times: 13, 21, 21, 28; 1,000
-    times: 12, not measured, 19, 22; not at all: 14, 16, 17, 88. The variable is read when the library is loaded, and
-    taken back so that nobody else inherits it.
-    """
-    if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        yield
-        return
-    os.environ["GOMP_SPINCOUNT"] = "1000"
-    try:
-        yield
-    finally:
-        del os.environ["GOMP_SPINCOUNT"]
-
-
-def _parallel_is_reentrant():
-    """Whether two Python threads may be inside parallel kernels at once.
-
-    Numba's fallback layer "workqueue" aborts the process then (numba#8563); TBB and OpenMP do not.
-    """
-    for layer in ("tbbpool", "omppool"):
-        try:
-            __import__(f"numba.np.ufunc.{layer}")
-            return True
-        except ImportError:
-            continue
-    return False
-
-
-with _threads_wait_briefly():
-    _one_at_a_time = None if _parallel_is_reentrant() else threading.RLock()
-
-
-def kernel(function=None, *, name=None, parallel=False):
+def kernel(function=None, *, name=None):
     """Compile a kernel with the project's options, and cache it on disk.
 
     Parameters
@@ -196,13 +159,9 @@ def kernel(function=None, *, name=None, parallel=False):
         The kernel's body. It may be a closure over other jitted functions if `name` is given.
     name : str, optional
         The kernel's name in the cache; unique per backend. The function's own name if left out.
-    parallel : bool
-        Whether the body uses ``prange``. One function serves both cases: a branch on the size around a
-        ``range`` and a ``prange`` loop costs nothing measurable (0.35 against 0.36 us per call of a
-        purely serial kernel; 3.5 us when the prange runs), so there are no serial and parallel twins.
     """
     if function is None:
-        return lambda f: kernel(f, name=name, parallel=parallel)
+        return lambda f: kernel(f, name=name)
     if name:
         function.__name__ = function.__qualname__ = name
     if numba.config.DISABLE_JIT:
@@ -210,10 +169,8 @@ def kernel(function=None, *, name=None, parallel=False):
     # A kernel allocates nothing, so it needs none of Numba's reference counting of its arrays: a launch with three
     # takes 0.27 us instead of 0.38. Inside (`inline`, the bodies of `parallel_for`) it stays: without it a function
     # could not return a slice.
-    dispatcher = numba.njit(function, parallel=parallel, _nrt=False, **OPTIONS)
+    dispatcher = numba.njit(function, _nrt=False, **OPTIONS)
     dispatcher._cache = KernelCache(function)
-    if parallel and _one_at_a_time is not None:
-        return _serialised(dispatcher)
     return dispatcher
 
 
@@ -232,15 +189,18 @@ def chosen(choose):
     return call
 
 
-def _serialised(dispatcher):
-    def call(*arguments):
-        with _one_at_a_time:
-            return dispatcher(*arguments)
-
-    call.__name__, call.dispatcher = dispatcher.__name__, dispatcher
-    return call
-
-
 def inline(function):
     """A device of the kernels' own: a small function that LLVM inlines into its callers."""
     return numba.njit(function, _nrt=True, **OPTIONS)
+
+
+def machine_code(module):
+    """The engine that holds the machine code of an llvmlite module, and has to be kept alive with it.
+
+    Not optimised: for code that does little more than call what Numba has compiled.
+    """
+    parsed = llvm.parse_assembly(str(module))
+    target = llvm.Target.from_default_triple().create_target_machine(opt=0)
+    engine = llvm.create_mcjit_compiler(parsed, target)
+    engine.finalize_object()
+    return engine

@@ -14,7 +14,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from minigrad.kernels.cpu import compile as compiling
+from minigrad.kernels.cpu import thread_pool
+from minigrad.kernels.cpu.compile import machine_code
 
 INDEX, POINTER = ir.IntType(64), ir.IntType(8).as_pointer()
 _names = itertools.count()
@@ -50,16 +51,12 @@ class _Sequence:
         for number, (_, kernel, arguments) in enumerate(launches):
             _emit_call(builder, number, kernel, arguments, result, error)
         builder.ret(INDEX(-1))
-        self._engine = _machine_code(module)
+        self._engine = machine_code(module)
         self._call = ctypes.CFUNCTYPE(ctypes.c_int64)(self._engine.get_function_address(module.name))
 
     def __call__(self):
-        lock = compiling._one_at_a_time
-        if lock is None:
+        with thread_pool.one_at_a_time:
             failed = self._call()
-        else:
-            with lock:
-                failed = self._call()
         if failed >= 0:
             raise IndexError(f"replay: kernel {self.launches[failed][0]} (launch {failed}) reported an error")
 
@@ -94,11 +91,3 @@ def _constants(argument, kind):
     if isinstance(kind, types.Integer):
         return [ir.IntType(kind.bitwidth)(int(argument))]
     return [(ir.DoubleType() if kind == types.float64 else ir.FloatType())(float(argument))]
-
-
-def _machine_code(module):
-    parsed = llvm.parse_assembly(str(module))
-    target = llvm.Target.from_default_triple().create_target_machine(opt=0)
-    engine = llvm.create_mcjit_compiler(parsed, target)
-    engine.finalize_object()
-    return engine

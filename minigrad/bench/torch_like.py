@@ -72,14 +72,14 @@ class TorchLike:
         import llvmlite
         import numba
 
-        from minigrad.kernels.cpu import parallel, simd  # noqa: F401 - starts the threads
+        from minigrad.kernels.cpu import simd, thread_pool
 
         return {
             "version": self.library.__version__,
             "numba": numba.__version__,
             "llvmlite": llvmlite.__version__,
             "threads in use": numba.get_num_threads(),
-            "threading layer": numba.threading_layer(),
+            "threading layer": thread_pool.layer(),
             "vector bytes": simd.VECTOR_BYTES,
         }
 

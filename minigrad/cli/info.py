@@ -95,15 +95,9 @@ def _lanes():
 
 
 def _threading_layer():
-    """Which layer numba has picked."""
-    import numba
+    from minigrad.kernels.cpu import thread_pool
 
-    from minigrad.kernels.cpu import parallel  # noqa: F401 - its import starts the threads
-
-    try:
-        return numba.threading_layer()
-    except ValueError as error:
-        return f"none ({error})"
+    return thread_pool.layer()
 
 
 def _cache(folder):
