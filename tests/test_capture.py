@@ -109,6 +109,8 @@ def test_convolution_and_cumulative_batch_norm():
 SCHEDULES = {
     "ExponentialLR": lambda o: lr_scheduler.ExponentialLR(o, 0.5),
     "OneCycleLR": lambda o: lr_scheduler.OneCycleLR(o, 0.3, total_steps=12),  # moves the momentum too
+    "SequentialLR": lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.LinearLR(o, 0.1, total_iters=2), lr_scheduler.LambdaLR(o, lambda i: 0.9**i)], [2]),
 }
 
 
@@ -122,6 +124,19 @@ def test_schedule_outside_the_step(name):
         schedules[training].step()
 
     assert both(between).calls == 1
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedule_inside_the_step(name):
+    schedules = {}
+
+    def inside(training):
+        if training not in schedules:
+            schedules[training] = SCHEDULES[name](training.optimizer)
+        schedules[training].step()
+
+    training = both(inside=inside)
+    assert training.calls == 1 and schedules[training].last_epoch == 5
 
 
 def test_rates_set_by_hand_between_steps():

@@ -7,6 +7,7 @@ work on one optimizer; and the first step is taken when the schedule is made.
 import math
 from bisect import bisect_right
 
+from minigrad import modes
 from minigrad.optim.optimizer import Optimizer
 
 
@@ -47,7 +48,11 @@ class LRScheduler:
         self._write([self.first(group["lr"], base) for group, base in self._groups()])
 
     def step(self):
-        """Go on by one epoch."""
+        """Go on by one epoch; inside a step that `minigrad.capture` records, in every replay of it too."""
+        modes.on_host(self.advance)
+
+    def advance(self):
+        """What `step` does."""
         self.last_epoch += 1
         self._write([self.following(group["lr"], base) for group, base in self._groups()])
 
@@ -203,9 +208,9 @@ class LambdaLR(LRScheduler):
         return [base * fn(self.last_epoch) for base, fn in zip(self.base_lrs, self.lr_lambdas, strict=True)]
 
     def begin(self):
-        self.step()
+        self.advance()
 
-    def step(self):
+    def advance(self):
         self.last_epoch += 1
         self._write(self._rates())
 
@@ -282,9 +287,9 @@ class OneCycleLR(LRScheduler):
             group["min_lr"] = group["initial_lr"] / final_div_factor
 
     def begin(self):
-        self.step()
+        self.advance()
 
-    def step(self):
+    def advance(self):
         if self.last_epoch + 1 > self.total_steps:
             raise ValueError(f"OneCycleLR: expected at most {self.total_steps} steps, got {self.last_epoch + 1}")
         self.jump(self.last_epoch + 1)
@@ -352,7 +357,7 @@ class SequentialLR(LRScheduler):
         active.begin()
         self._last_lr = active.get_last_lr()
 
-    def step(self):
+    def advance(self):
         self.last_epoch += 1
         index = bisect_right(self.milestones, self.last_epoch)
         active = self.schedulers[index]

@@ -36,12 +36,12 @@ def capture(function=None, *, most_recordings=MOST_RECORDINGS):
 
     The first call runs the step as it is and notes every launch with its buffers. A later call with tensors of the
     same shapes copies them in and repeats the launches; parameters, running statistics, optimizer state, ``.grad`` and
-    random numbers come out bit for bit as without capture; learning-rate schedules are stepped outside of the step.
+    random numbers come out bit for bit as without capture, with learning-rate schedules stepped inside or outside.
     Other shapes, another mode (``eval``, ``no_grad``), frozen parameters, changed settings or another value of an
     argument that is no tensor are recorded anew.
 
-    What a replay does not repeat is Python: a counter in the step, ``scheduler.step()``, a branch on a Python variable
-    keep what they did while the step was recorded.
+    What a replay does not repeat is Python of your own: a counter in the step or a branch on a Python variable keep what
+    they did while the step was recorded.
 
     Parameters
     ----------
