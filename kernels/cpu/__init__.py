@@ -1,5 +1,8 @@
 """The CPU kernels: ``@njit`` loops, in parallel above a measured size."""
 
+import sys
+
+from minigrad.kernels.cpu import launch
 from minigrad.kernels.cpu.activation import (
     clip,
     clip_grad,
@@ -194,3 +197,5 @@ __all__ = [
     "variance",
     "where",
 ]
+
+launch.install(sys.modules[__name__])

@@ -16,6 +16,7 @@ from numba import types
 
 from minigrad.kernels.cpu import thread_pool
 from minigrad.kernels.cpu.compile import machine_code
+from minigrad.kernels.cpu.launch import dispatcher_of
 
 INDEX, POINTER = ir.IntType(64), ir.IntType(8).as_pointer()
 _names = itertools.count()
@@ -65,8 +66,7 @@ def _emit_call(builder, number, kernel, arguments, result, error):
     """Call a compiled kernel with constants; leave the function with the launch's number if it reports an error."""
     if hasattr(kernel, "choose"):
         kernel, arguments = kernel.choose(*arguments)
-    dispatcher = getattr(kernel, "dispatcher", kernel)
-    compiled = dispatcher.overloads[tuple([numba.typeof(a) for a in arguments])]
+    compiled = dispatcher_of(kernel).overloads[tuple([numba.typeof(a) for a in arguments])]
     address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
     values = []
     for argument, kind in zip(arguments, compiled.signature.args, strict=True):

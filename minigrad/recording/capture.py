@@ -40,7 +40,7 @@ def capture(function=None, *, most_recordings=MOST_RECORDINGS):
     Other shapes, another mode (``eval``, ``no_grad``), frozen parameters, changed settings or another value of an
     argument that is no tensor are recorded anew.
 
-    What a replay does not repeat is Python of your own: a counter in the step or a branch on a Python variable keep what
+    What a replay does not repeat is Python of your own: a counter in the step, a branch on a Python variable keep what
     they did while the step was recorded.
 
     Parameters

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from minigrad.kernels import cpu, reference
+from minigrad.kernels.cpu.launch import dispatcher_of
 
 FOLDER = Path(inspect.getfile(cpu)).parent.parent
 THIRD_PARTY = {"numpy", "numba", "llvmlite"}
 
 
 def parameters(kernel):
-    kernel = getattr(kernel, "dispatcher", kernel)
+    kernel = dispatcher_of(kernel)
     return list(inspect.signature(getattr(kernel, "py_func", kernel)).parameters.values())
 
 

@@ -9,6 +9,7 @@ from agreement import FLOATS, check, empty, numbers, run
 
 from minigrad.kernels import cpu
 from minigrad.kernels.cpu.compile import OPTIONS
+from minigrad.kernels.cpu.launch import dispatcher_of
 
 SIZES = (0, 1, 7, 17, 33)
 LARGE = 70_003  # above the parallel threshold, and no multiple of anything
@@ -173,7 +174,7 @@ def test_fill():
 def test_float32_kernels_are_vectors_of_float32(name):
     """The loop is vectorised, calls nothing of the C library and holds no double."""
     kernel = getattr(cpu, name)
-    kernel = numba.njit(getattr(kernel, "dispatcher", kernel).py_func, **OPTIONS)  # one from the cache shows no code
+    kernel = numba.njit(dispatcher_of(kernel).py_func, **OPTIONS)  # one from the cache shows no code
     kernel(numbers(5, np.float32), empty(5, np.float32))
     (text,) = kernel.inspect_llvm().values()
     assert "x float>" in text

@@ -1,0 +1,212 @@
+"""Launches from Python without Numba's dispatcher.
+
+The dispatcher finds out the types of the arguments anew at every call, packs them into a tuple and unpacks it again:
+0.5 us for a kernel of three arrays. Here a kernel that is called often gets a small function of its own, with the types
+that it was called with built in: it compares four words per array, reads address and extents out of the array objects
+and calls the kernel's machine code. What does not fit (another dtype, a number of another type, a read-only array) goes
+on to the dispatcher. Measured on `mul` of 8 elements: 0.14 us a launch instead of 0.32, a recorded op 2.4 us instead of
+2.7, its gradient in a chain 8.3 instead of 9.7.
+"""
+
+import ctypes
+import functools
+import sys
+import sysconfig
+
+import llvmlite.binding as llvm
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.np.numpy_support import as_dtype
+
+from minigrad.kernels.cpu.compile import machine_code
+
+WORD, HALF, POINTER = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
+OFTEN = 32  # calls before a kernel gets a function of its own, which takes 2 to 4 ms to make
+MOST = 4  # functions for one kernel, of different types
+
+# Where CPython and NumPy keep what is read here, in bytes from an object's start (object.h, cpython/tupleobject.h and
+# numpy/ndarraytypes.h; the same since Python 3.0 and NumPy 1.0).
+TYPE, ITEMS = 8, 24
+DATA, NDIM, EXTENTS, STRIDES, DTYPE, FLAGS = 16, 24, 32, 40, 56, 64
+USABLE = 0x0001 | 0x0100 | 0x0400  # NPY_ARRAY_C_CONTIGUOUS, ALIGNED, WRITEABLE
+METH_FASTCALL = 0x0080
+
+
+def possible():
+    """Whether objects lie in memory as this file takes it for granted."""
+    if (numba.config.DISABLE_JIT or numba.config.BOUNDSCHECK or sys.implementation.name != "cpython"
+            or sys.maxsize < 2**32 or object.__basicsize__ != 16 or sysconfig.get_config_var("Py_GIL_DISABLED")):
+        return False
+    x = np.zeros((2, 3), np.float32)
+    word, half = ctypes.c_int64.from_address, ctypes.c_int32.from_address
+    extents, strides = word(id(x) + EXTENTS).value, word(id(x) + STRIDES).value
+    return (
+        word(id(x) + TYPE).value == id(np.ndarray) and word(id(x) + DATA).value == x.ctypes.data
+        and half(id(x) + NDIM).value == 2 and half(id(x) + FLAGS).value & USABLE == USABLE
+        and [word(extents + 8 * i).value for i in range(2)] == [2, 3]
+        and [word(strides + 8 * i).value for i in range(2)] == [12, 4]
+        and word(id(x) + DTYPE).value == id(np.dtype(np.float32))
+    )  # fmt: skip
+
+
+class Launcher:
+    """A kernel as Python code calls it: its dispatcher, until one signature turns out to be frequent.
+
+    Parameters
+    ----------
+    dispatcher : numba dispatcher
+    replace : callable
+        Is given what should be called in the launcher's place from then on.
+    """
+
+    def __init__(self, dispatcher, replace):
+        self.dispatcher, self.replace = dispatcher, replace
+        self.calls, self.front = 0, []
+        self.__name__ = dispatcher.__name__
+
+    def __call__(self, *arguments):
+        self.dispatcher(*arguments)
+        self.calls += 1
+        if self.calls % OFTEN == 0 and len(self.front) < MOST:
+            self._specialise(arguments)
+
+    def _specialise(self, arguments):
+        kinds = tuple([numba.typeof(a) for a in arguments])
+        compiled = self.dispatcher.overloads.get(kinds)
+        if compiled is None or not all(map(_is_known, kinds)):  # called with what Numba converts first
+            return
+        address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+        behind = self.front[-1] if self.front else self
+        self.front.append(_builtin(_code(kinds), (behind, address)))
+        self.replace(self.front[-1])
+
+
+def dispatcher_of(kernel):
+    """Numba's dispatcher of what a device's kernels hold."""
+    while isinstance(kernel, type(len)):
+        kernel = kernel.__self__[0]
+    return getattr(kernel, "dispatcher", kernel)
+
+
+def _is_known(kind):
+    if isinstance(kind, types.Array):
+        return kind.layout == "C" and kind.mutable and kind.aligned
+    return kind in (types.int64, types.float64)
+
+
+class _MethodDef(ctypes.Structure):
+    """PyMethodDef of methodobject.h."""
+
+    _fields_ = (("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int),
+                ("doc", ctypes.c_char_p))
+
+
+_kept = []  # method definitions and machine code: functions refer to them and live as long as the process
+
+
+def _builtin(address, bound):
+    """A builtin function of Python around machine code, which is given `bound` as its first argument."""
+    new = ctypes.pythonapi.PyCFunction_NewEx
+    new.restype, new.argtypes = ctypes.py_object, [ctypes.POINTER(_MethodDef), ctypes.py_object, ctypes.c_void_p]
+    method = _MethodDef(b"kernel", address, METH_FASTCALL, None)
+    _kept.append(method)
+    return new(ctypes.byref(method), bound, None)
+
+
+@functools.cache
+def _code(kinds):
+    """The address of the machine code for arguments of these types: (bound, arguments, how many) -> None."""
+    module = ir.Module(f"minigrad_launch_{len(_kept)}")
+    module.triple = llvm.get_process_triple()
+    function = ir.Function(module, ir.FunctionType(WORD, [WORD, WORD.as_pointer(), WORD]), module.name)
+    _Emission(function, kinds).emit()
+    engine = machine_code(module)
+    _kept.append(engine)
+    return engine.get_function_address(module.name)
+
+
+class _Emission:
+    """Writes one function: are the arguments what they should be, then the kernel, else the one behind."""
+
+    def __init__(self, function, kinds):
+        self.bound, self.arguments, self.count = function.args
+        self.kinds = kinds
+        self.builder = ir.IRBuilder(function.append_basic_block("entry"))
+        self.other = function.append_basic_block("other")
+
+    def emit(self):
+        builder = self.builder
+        self.require(builder.icmp_signed("==", self.count, WORD(len(self.kinds))))
+        objects = [builder.load(builder.gep(self.arguments, [WORD(i)])) for i in range(len(self.kinds))]
+        for value, kind in zip(objects, self.kinds, strict=True):
+            self.check(value, kind)
+        values = [v for value, kind in zip(objects, self.kinds, strict=True) for v in self.unpacked(value, kind)]
+        places = [builder.alloca(POINTER), builder.alloca(POINTER)]  # of a result and an exception: there are none
+        number = self.word(self.bound, ITEMS + 8)
+        address = self.python("PyLong_AsLongLong", WORD, number)
+        kind = ir.FunctionType(HALF, [places[0].type, places[1].type, *[v.type for v in values]])
+        state = self.python("PyEval_SaveThread", WORD)
+        builder.call(builder.inttoptr(address, kind.as_pointer()), [*places, *values])
+        self.python("PyEval_RestoreThread", ir.VoidType(), state)
+        none = WORD(id(None))
+        self.python("Py_IncRef", ir.VoidType(), none)
+        builder.ret(none)
+        builder.position_at_end(self.other)
+        behind = self.word(self.bound, ITEMS)
+        builder.ret(self.python("PyObject_Vectorcall", WORD, behind, builder.ptrtoint(self.arguments, WORD),
+                                self.count, WORD(0)))
+
+    def require(self, condition):
+        """Go on to the one behind unless a condition holds."""
+        block = self.builder.append_basic_block()
+        self.builder.cbranch(condition, block, self.other)
+        self.builder.position_at_end(block)
+
+    def word(self, address, offset, kind=WORD):
+        """The word (or another number) some bytes behind an address."""
+        return self.builder.load(self.builder.inttoptr(self.builder.add(address, WORD(offset)), kind.as_pointer()))
+
+    def python(self, name, result, *arguments):
+        """Call a function of Python's C interface with words."""
+        address = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
+        kind = ir.FunctionType(result, [a.type for a in arguments])
+        return self.builder.call(self.builder.inttoptr(WORD(address), kind.as_pointer()), arguments)
+
+    def check(self, value, kind):
+        """Require an object to be of exactly the type that Numba has compiled for."""
+        equal = functools.partial(self.builder.icmp_signed, "==")
+        array = isinstance(kind, types.Array)
+        expected = np.ndarray if array else int if kind == types.int64 else float
+        self.require(equal(self.word(value, TYPE), WORD(id(expected))))
+        if array:
+            self.require(equal(self.word(value, DTYPE), WORD(id(as_dtype(kind.dtype)))))  # NumPy keeps one of each
+            self.require(equal(self.word(value, NDIM, HALF), HALF(kind.ndim)))
+            flags = self.builder.and_(self.word(value, FLAGS, HALF), HALF(USABLE))
+            self.require(equal(flags, HALF(USABLE)))
+
+    def unpacked(self, value, kind):
+        """An object as Numba passes it: a number, or the fields of an array one by one."""
+        builder = self.builder
+        if kind == types.int64:
+            return [self.python("PyLong_AsLongLong", WORD, value)]
+        if kind == types.float64:
+            return [self.python("PyFloat_AsDouble", ir.DoubleType(), value)]
+        null = POINTER(None)
+        extents, strides = self.word(value, EXTENTS), self.word(value, STRIDES)
+        shape = [self.word(extents, 8 * i) for i in range(kind.ndim)]
+        size = functools.reduce(builder.mul, shape, WORD(1))
+        element = numba.core.registry.cpu_target.target_context.get_value_type(kind.dtype)
+        data = builder.inttoptr(self.word(value, DATA), element.as_pointer())
+        steps = [self.word(strides, 8 * i) for i in range(kind.ndim)]
+        return [null, null, size, WORD(as_dtype(kind.dtype).itemsize), data, *shape, *steps]
+
+
+def install(module):
+    """Put launchers in the place of a module's kernels."""
+    if not possible():
+        return
+    for name, kernel in list(vars(module).items()):
+        if isinstance(kernel, numba.core.registry.CPUDispatcher):
+            setattr(module, name, Launcher(kernel, functools.partial(setattr, module, name)))
