@@ -120,7 +120,7 @@ add = binary("add", lambda a, b: a + b)
 sub = binary("sub", lambda a, b: a - b)
 mul = binary("mul", lambda a, b: a * b)
 div = binary("div", lambda a, b: a / b)
-pow = binary("pow", lambda a, b: a**b, BLOCK)
+pow = binary("pow", lambda a, b: vector_math.pow(a, b), BLOCK)
 maximum = binary("maximum", lambda a, b: a if (a > b) | (a != a) else b)
 minimum = binary("minimum", lambda a, b: a if (a < b) | (a != a) else b)
 eq = binary("eq", lambda a, b: a == b)
@@ -135,7 +135,7 @@ logical_or = binary("logical_or", lambda a, b: a | b)
 
 @strict
 def _power(x, exponent):
-    return x**exponent
+    return vector_math.pow(x, exponent)
 
 
 @strict
