@@ -136,8 +136,8 @@ def test_pow(dtype):
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_pow_of_special_values(dtype):
     """Every pair of them, with the signs of zeros, against the C library's pow, of which NumPy's is a loop."""
-    values = np.array([0, 1, 2, 3, 0.5, 1.5, 2.5, 1e-40, 1e9, 16777215, 16777216, 150, 1.0000001, np.inf, np.nan], dtype)
-    values = np.concatenate([values, -values])
+    values = np.array([0, 1, 2, 3, 0.5, 1.5, 2.5, 1e-40, 1e9, 16777215, 16777216, 150, 1 + 1e-7, np.inf, np.nan])
+    values = np.concatenate([values, -values]).astype(dtype)
     x, y = np.repeat(values, values.size), np.tile(values, values.size)
     got = check("pow", (x, y, empty(x.size, dtype)), {2}, 4)[2]
     with np.errstate(all="ignore"):
