@@ -229,8 +229,8 @@ tanh = by_type(_tanh32, _tanh64)
 
 
 def _normal32(x):
-    """Below |x| a tail of exp(-x²/2) A(|x|) / B(|x|) is left, a ratio of polynomials on [0, 14.5]."""
-    half, one, limit = np.float32(0.5), np.float32(1.0), np.float32(15.0)
+    """Below |x| a tail of exp(-x²/2) A(|x|) / B(|x|) is left, a ratio of polynomials; from 13.2 on it is 0."""
+    half, one, limit = np.float32(0.5), np.float32(1.0), np.float32(13.2)
     t = abs(x)
     t = limit if t > limit else t
     a = np.float32(0.00411619861930464184)
@@ -244,7 +244,9 @@ def _normal32(x):
     b = b * t + np.float32(1.20250258757870439)
     b = b * t + np.float32(1.67447537730534387)
     b = b * t + one
-    power = exp(-half * t * t)
+    r, n = _reduce32(-half * t * t)  # n is at least -126: one factor of the exponential instead of `exp`'s two
+    power = (one + _tail32(r)) * _power32(n)
+    power = np.float32(0.0) if t >= limit else power
     tail = power * a / b
     return (one - tail if x > np.float32(0.0) else tail), power
 
