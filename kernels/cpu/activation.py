@@ -6,7 +6,7 @@ from minigrad.kernels.cpu import vector_math
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.elementwise import PARALLEL, PARALLEL_COSTLY, blocks, span, unary
 from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel
-from minigrad.kernels.cpu.vector_math import erf, log1p, strict
+from minigrad.kernels.cpu.vector_math import log1p, normal, strict
 
 
 def gradient(name, f, first, threshold=PARALLEL):
@@ -48,14 +48,13 @@ def _tanh_grad(y, grad):
 
 
 def _gelu(x):
-    T = type(x)
-    return T(0.5) * x * (T(1) + erf(x * T(0.7071067811865476)))
+    below, _ = normal(x)
+    return x * below
 
 
 def _gelu_grad(x, grad):
-    T = type(x)
-    cdf = T(0.5) * (T(1) + erf(x * T(0.7071067811865476)))
-    return grad * (cdf + x * T(0.3989422804014327) * vector_math.exp(T(-0.5) * x * x))
+    below, power = normal(x)
+    return grad * (below + x * type(x)(0.3989422804014327) * power)
 
 
 def _gelu_tanh(x):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from minigrad.kernels.cpu.compile import inline, kernel
-from minigrad.kernels.cpu.elementwise import BLOCK, PARALLEL
+from minigrad.kernels.cpu.elementwise import BLOCK, PARALLEL, blocks, span
 from minigrad.kernels.cpu.parallel import merged, parallel_for, parallel_kernel
 
 # Rows copied side by side where the neighbours of the source lie across rows (a transpose): half a cache line of
@@ -31,11 +31,19 @@ def _ordered(extents, strides):
     return (n0, n1, n2, n3, n4), (d0, d1, d2, d3), (s0, s1, s2, s3, s4)
 
 
-def strided(write):
+def strided(write, gathers):
     """The body of strided_copy, or of strided_scatter: write(dense, d, view, v) copies one element.
 
-    Indices are unsigned: Numba would ask of a signed one whether it counts from the end.
+    Indices are unsigned: Numba would ask of a signed one whether it counts from the end. Repeated elements are a case
+    of their own, for they are the gradient of every sum: (100, 100, 1) to (100, 100, 100).
     """
+
+    @inline
+    def repeats(block, dense, view, offset):
+        start, stop = span(block, dense.size)
+        target, value = dense[start:stop], view[offset]
+        for m in range(target.size):
+            target[m] = value
 
     @inline
     def tiles(block, dense, view, offset, extents, places, strides, count):
@@ -48,7 +56,12 @@ def strided(write):
             i, j, k = outer // (n1 * n2), outer // n2 % n1, outer % n2
             many = min(ROWS, n3 - first)
             start, base = i * d0 + j * d1 + k * d2 + first * d3, offset + i * s0 + j * s1 + k * s2 + first * s3
-            if s4 == 1:
+            if gathers and s4 == 0:
+                for row in range(many):
+                    target, value = dense[start + row * d3 : start + row * d3 + n4], view[base + row * s3]
+                    for m in range(target.size):
+                        target[m] = value
+            elif s4 == 1:
                 for row in range(many):
                     here, there = start + row * d3, base + row * s3
                     target, source = dense[here : here + n4], view[there : there + n4]
@@ -66,10 +79,14 @@ def strided(write):
     @merged
     def run(dense, view, offset, s0, s1, s2, s3, s4):
         extents, places, strides = _ordered(dense.shape, (s0, s1, s2, s3, s4))
-        count = max(1, BLOCK // max(1, ROWS * extents[4]))
-        many = extents[0] * extents[1] * extents[2] * ((extents[3] + ROWS - 1) // ROWS)
-        arguments = (dense.reshape(dense.size), view, offset, extents, places, strides, count)
-        parallel_for(tiles, (many + count - 1) // count, dense.size >= PARALLEL, arguments)
+        values, parallel = dense.reshape(dense.size), dense.size >= PARALLEL
+        if gathers and strides[4] == 0 and extents[4] == dense.size:
+            parallel_for(repeats, blocks(dense.size), parallel, (values, view, offset))
+        else:
+            count = max(1, BLOCK // max(1, ROWS * extents[4]))
+            many = extents[0] * extents[1] * extents[2] * ((extents[3] + ROWS - 1) // ROWS)
+            arguments = (values, view, offset, extents, places, strides, count)
+            parallel_for(tiles, (many + count - 1) // count, parallel, arguments)
 
     return run
 
@@ -84,8 +101,8 @@ def _scatter(dense, d, view, v):
     view[v] = dense[d]
 
 
-_copy = strided(_gather)
-_spread = strided(_scatter)
+_copy = strided(_gather, True)
+_spread = strided(_scatter, False)
 
 
 @parallel_kernel

@@ -2,7 +2,7 @@
 
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel
-from minigrad.kernels.cpu.windows import argmax_windows, mean_windows
+from minigrad.kernels.cpu.windows import argmax_windows, mean_windows, share_windows
 
 PARALLEL_READS = 60_000  # elements read; below it, waking the threads costs more than it saves
 
@@ -147,10 +147,18 @@ def avg_pool2d_forward(x, out, kernel_h, kernel_w, stride_h, stride_w, pad_top, 
 def _share_plane(p, grad, out, kernel, stride, pad, count_include_pad):
     (kernel_h, kernel_w), (stride_h, stride_w), (pad_top, pad_left) = kernel, stride, pad
     n, c, height, width = p // out.shape[1], p % out.shape[1], out.shape[2], out.shape[3]
-    for h in range(height):
-        for w in range(width):
-            out[n, c, h, w] = out.dtype.type(0)
-    for i in range(grad.shape[2]):
+    rows, columns = grad.shape[2], grad.shape[3]
+    two = _side_by_side(out.shape, rows, columns, kernel, stride, pad)
+    if not two or 2 * rows < height or 2 * columns < width:
+        for h in range(height):
+            for w in range(width):
+                out[n, c, h, w] = out.dtype.type(0)
+    if two:
+        for i in range(rows):
+            start = (p * height + 2 * i) * width
+            share_windows(grad, (p * rows + i) * columns, columns, out, start, start + width)
+        return
+    for i in range(rows):
         top = i * stride_h - pad_top
         bottom = min(top + kernel_h, height + pad_top)
         for j in range(grad.shape[3]):

@@ -191,3 +191,27 @@ def mean_windows(emit, x, top, bottom, count, out, at):
         _store(emit, builder.fmul(total, quarter), emit.at(out, at, j), mask)
 
     _over_windows(emit, count, step)
+
+
+def _share_windows_twin(grad, at, count, out, top, bottom):
+    for corner in _corners(out, top, bottom, count):
+        corner[...] = grad.reshape(-1)[at : at + count] * grad.dtype.type(0.25)
+
+
+@vectorised(_share_windows_twin)
+def share_windows(emit, grad, at, count, out, top, bottom):
+    """In `out`, a quarter of ``grad[at + j]`` in each element of window j: the adjoint of `mean_windows`."""
+    builder = emit.builder
+
+    def step(emit, j, rest):
+        source = emit.at(grad, at, j)
+        value = emit.load_vector(source) if rest is None else emit.load_masked(source, emit.mask(rest))
+        share = builder.fmul(value, ir.Constant(emit.vector, [0.25] * emit.lanes))
+        masks = (None, None) if rest is None else _pair_masks(emit, rest)
+        for half, mask in enumerate(masks):
+            twice = emit.shuffle(share, share, [half * emit.lanes // 2 + i // 2 for i in range(emit.lanes)])
+            for row in (top, bottom):
+                target = emit.at(out, row, builder.mul(j, ir.Constant(INDEX, 2)))
+                _store(emit, twice, emit.at(target, half * emit.lanes), mask)
+
+    _over_windows(emit, count, step)

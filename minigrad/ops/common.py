@@ -140,7 +140,12 @@ def elementwise_pair(fn, kernel, a, b, dtype=None):
     if type(a) is type(b):  # two arrays
         shape = a.shape
         if shape != b.shape:
-            return elementwise(fn, kernel, dtype or a.dtype, a, b)
+            shape, views = broadcast_plan(fn.name, shape, b.shape)
+            if views is None:
+                return elementwise(fn, kernel, dtype or a.dtype, a, b)
+            out = fn.device.empty(shape, dtype or a.dtype)
+            kernel(a.reshape(views[0]), b.reshape(views[1]), out.reshape(views[2]))
+            return out
     elif isinstance(a, NUMBER):
         a, shape = fn.device.from_numpy(np.array((a,), b.dtype)), b.shape
     else:

@@ -1,5 +1,7 @@
 """Loss functions."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from minigrad.dtypes import int64
@@ -64,6 +66,7 @@ class CrossEntropyGrad(Function):
         return reshape(above * (probabilities * sum(t, 1, keepdim=True) - t), x.shape)
 
 
+@lru_cache(4096)
 def rows_shape(shape):
     """The shape (C,), (N, C) or (N, C, ...) of logits as (N, C, S)."""
     if len(shape) == 2:
@@ -73,8 +76,8 @@ def rows_shape(shape):
 
 def as_rows(x, target):
     """Arrays of logits and of class indices as (N, C, S) and (N, S)."""
-    n, classes, s = rows_shape(x.shape)
-    return x.reshape((n, classes, s)), target.reshape((n, s))
+    shape = rows_shape(x.shape)
+    return x.reshape(shape), target.reshape(shape[::2])
 
 
 def target_distribution(target, classes, dtype, weight, label_smoothing, ignore_index):
@@ -153,17 +156,22 @@ def _check_some(op, x):
 
 def _check_classes(op, x, target, weight):
     """Check the shapes of logits, class indices and weights; returns how many classes there are."""
-    if x.ndim == 0 or x.ndim == 1 and target.ndim:
-        raise ValueError(f"{op}: expected an input of shape (N, C, ...) for targets of {target.shape}, got {x.shape}")
-    batch = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
-    if target.shape != batch:
-        raise ValueError(f"{op}: expected class indices of shape {batch} for an input of {x.shape}, got {target.shape}")
-    classes = x.shape[1] if x.ndim > 1 else x.shape[0]
+    classes = _classes_of(op, x.data.shape, target.data.shape)
     if weight is not None and (check_tensor(op, weight, "weight").shape != (classes,) or weight.dtype != x.dtype):
         raise ValueError(
             f"{op}: expected weight of shape {(classes,)} and dtype {x.dtype}, got {weight.shape} and {weight.dtype}"
         )
     return classes
+
+
+@lru_cache(4096)
+def _classes_of(op, shape, target_shape):
+    if not shape or len(shape) == 1 and target_shape:
+        raise ValueError(f"{op}: expected an input of shape (N, C, ...) for targets of {target_shape}, got {shape}")
+    batch = shape[:1] + shape[2:] if len(shape) > 1 else ()
+    if target_shape != batch:
+        raise ValueError(f"{op}: expected class indices of shape {batch} for an input of {shape}, got {target_shape}")
+    return shape[1] if len(shape) > 1 else shape[0]
 
 
 def _check_labels(op, device, bounds, classes):
@@ -220,10 +228,11 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", l
     _check_reduction(op, reduction)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"{op}: expected label_smoothing from 0 to 1, got {label_smoothing}")
-    if target.dtype == x.dtype:
+    labels = target.data.dtype
+    if labels == x.data.dtype:
         return _cross_entropy_probabilities(x, target, weight, reduction, label_smoothing)
-    if target.dtype != int64:
-        raise TypeError(f"{op}: expected int64 class indices or probabilities of {x.dtype}, got {target.dtype}")
+    if labels != int64:
+        raise TypeError(f"{op}: expected int64 class indices or probabilities of {x.dtype}, got {labels}")
     _check_classes(op, x, target, weight)
     if reduction == "mean":
         _check_some(op, target)

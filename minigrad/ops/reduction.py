@@ -1,6 +1,7 @@
 """Reductions over any dimensions, and softmax."""
 
 import math
+from functools import lru_cache
 
 from minigrad.dtypes import bool as bool_
 from minigrad.dtypes import int64
@@ -35,18 +36,22 @@ def outer_reduced_inner(shape, first, last):
 
 def reduce_array(fn, kernel, x, dims, dtype=None):
     """Reduce an array over ascending dimensions, one run of neighbours after the other; dims stay as 1."""
-    if not dims:
-        dims_runs = [(0, -1)]
-    else:
-        dims_runs = [(run[0], run[-1]) for run in reversed(_runs(dims))]
-    for first, last in dims_runs:
-        shape = x.shape
-        kept = shape[:first] + (1,) * (last + 1 - first) + shape[last + 1 :]
-        m, r, k = outer_reduced_inner(shape, first, last)
+    for view, result, kept in _steps(x.shape, dims):
         out = fn.device.empty(kept, dtype or x.dtype)
-        kernel(x.reshape((m, r, k)), out.reshape((m, k)))
+        kernel(x.reshape(view), out.reshape(result))
         x = out
     return x
+
+
+@lru_cache(4096)
+def _steps(shape, dims):
+    """The launches of a reduction: how each kernel sees its input and its output, and the output's shape."""
+    steps = []
+    for first, last in [(run[0], run[-1]) for run in reversed(_runs(dims))] or [(0, -1)]:
+        m, r, k = outer_reduced_inner(shape, first, last)
+        shape = shape[:first] + (1,) * (last + 1 - first) + shape[last + 1 :]
+        steps.append(((m, r, k), (m, k), shape))
+    return steps
 
 
 def keep_shape(shape, dims):
@@ -169,10 +174,16 @@ class Truth(Reduction):
         return reduce_array(self, getattr(self.device.kernels, kernel), x, dims).reshape(shape)
 
 
+@lru_cache(4096)
+def _along(shape, dim):
+    """The three extents that a kernel along one dimension sees."""
+    return outer_reduced_inner(shape, dim, dim) if shape else (1, 1, 1)
+
+
 def run_softmax(fn, kernel, dim, *arrays):
     """Run a kernel of the softmax family along one dimension."""
     shape = arrays[0].shape
-    view = outer_reduced_inner(shape, dim, dim) if shape else (1, 1, 1)
+    view = _along(shape, dim)
     out = fn.device.empty(shape, arrays[0].dtype)
     kernel(*[x.reshape(view) for x in arrays], out.reshape(view))
     return out
@@ -356,6 +367,8 @@ def logsumexp(x, dim=None, keepdim=False):
 def _softmax(function, op, x, dim):
     x = as_float(op, x)
     if type(dim) is int:
+        if 0 <= dim < len(x.data.shape):
+            return function.apply(x, dim=dim)
         return function.apply(x, dim=normalize_dim(op, dim, x.ndim))
     dims = normalize_dims(op, dim, x.ndim)
     if len(dims) <= 1:

@@ -135,6 +135,38 @@ def test_pow(dtype):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
+def test_pow_of_special_values(dtype):
+    """Every pair of them, with the signs of zeros, against the C library's pow, of which NumPy's is a loop."""
+    values = np.array([0, 1, 2, 3, 0.5, 1.5, 2.5, 1e-40, 1e9, 16777215, 16777216, 150, 1 + 1e-7, np.inf, np.nan])
+    values = np.concatenate([values, -values]).astype(dtype)
+    x, y = np.repeat(values, values.size), np.tile(values, values.size)
+    got = check("pow", (x, y, empty(x.size, dtype)), {2}, 4)[2]
+    with np.errstate(all="ignore"):
+        wanted = np.power(x, y)
+    number = ~np.isnan(wanted)
+    np.testing.assert_array_equal(np.signbit(got[number]), np.signbit(wanted[number]))
+
+
+def test_float32_pow_is_rounded_almost_correctly():
+    """Against float64, results of every magnitude: one unit in the last place."""
+    rng = np.random.default_rng(0)
+    x = np.exp2(rng.uniform(-149, 128, 50_000)).astype(np.float32)
+    y = (rng.uniform(-155, 130, x.size) / np.log2(x.astype(np.float64))).astype(np.float32)
+    got = run("pow", (x, y, empty(x.size, np.float32)))[2]
+    with np.errstate(all="ignore"):
+        wanted = np.power(x.astype(np.float64), y.astype(np.float64)).astype(np.float32)
+    distance = np.abs(got.view(np.int32).astype(np.int64) - wanted.view(np.int32))
+    assert distance.max() <= 1
+
+
+def test_float32_gelu_keeps_its_digits_in_the_tail():
+    x = np.linspace(-9, 0, 2000, dtype=np.float32)
+    got = run("gelu", (x, empty(x.size, np.float32)))[1]
+    wanted = [v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x.tolist()]
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_where(dtype):
     for size in (0, 1, 33, LARGE):
         a, b = numbers(size, dtype, special=True), numbers(size, dtype, 1)

@@ -13,7 +13,9 @@ DISTINCT = (
     ((1, 1, 1, 3, 4), 7, (0, 0, 0, 100, 2)),
     ((1, 1, 1, 0, 30), 600, (0, 0, 0, 1, 20)),
 )
-REPEATED = (((2, 2, 2, 2, 3), 5, (0, 3, 0, 50, 0)), ((1, 1, 3, 1, 40), 0, (0, 0, 40, 0, 0)))
+REPEATED = (((2, 2, 2, 2, 3), 5, (0, 3, 0, 50, 0)), ((1, 1, 3, 1, 40), 0, (0, 0, 40, 0, 0)),
+            ((1, 1, 1, 20, 30), 7, (0, 0, 0, 3, 0)), ((1, 1, 1, 1, 500), 599, (0, 0, 0, 0, 0)),
+            ((1, 1, 1, 1, 1), 3, (0, 0, 0, 0, 0)))  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", (*FLOATS, np.int64, np.bool_))
@@ -30,6 +32,8 @@ def test_large_strided_copies(dtype):
                            ((1, 310, 3, 10, 10), (0, 1, 310, 930, 9300))):  # fmt: skip
         check("strided_copy", (x, empty(shape, dtype), 0, *strides), {1}, 0, threads=True)
         check("strided_scatter", (numbers(shape, dtype, 1), x, 0, *strides), {1}, 0, threads=True)
+    for shape, strides in (((1, 1, 1, 300, 310), (0, 0, 0, 1, 0)), ((1, 1, 1, 1, 93_001), (0, 0, 0, 0, 0))):
+        check("strided_copy", (x, empty(shape, dtype), 11, *strides), {1}, 0, threads=True)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

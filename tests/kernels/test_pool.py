@@ -71,6 +71,11 @@ def test_two_by_two_windows_with_ties_and_special_values(dtype, special, rng):
         cpu.avg_pool2d_forward(x, means, *numbers[:6], 1)
         reference.avg_pool2d_forward(x.astype(np.float64), exact, *numbers[:6], 1)
         np.testing.assert_allclose(means, exact, rtol=10 * TOLERANCE[dtype], atol=TOLERANCE[dtype])
+        for height in (8, 9):  # with and without a row that belongs to no window
+            back, expected = np.full((2, 3, height, width), 7, dtype), np.empty((2, 3, height, width), dtype)
+            cpu.avg_pool2d_backward(means, back, *numbers[:6], 1)
+            reference.avg_pool2d_backward(means, expected, *numbers[:6], 1)
+            np.testing.assert_array_equal(back, expected)
 
 
 @settings(max_examples=40)
