@@ -70,17 +70,17 @@ class Adam(Optimizer):
 
     def update(self, index, group):
         amsgrad, maximize = group["amsgrad"], int(group["maximize"])
-        for param in group["params"]:
-            if param.grad is None:
-                continue
-            state = self._state(param, amsgrad)
-            largest = state["max_exp_avg_sq"].data.ravel() if amsgrad else param.device.empty((0,), param.data.dtype)
-            param.device.kernels.adam(
-                param.data.ravel(), param.grad.data.ravel(), state["exp_avg"].data.ravel(),
-                state["exp_avg_sq"].data.ravel(), largest, state["step"].data.ravel(),
-                self.settings(index, param.device), self.decoupled, maximize,
-            )
-            param.version[0] += 1
+        for device, params in self.with_gradients(group):
+            adam, settings = device.kernels.adam, self.settings(index, device)
+            for param in params:
+                state = self._state(param, amsgrad)
+                largest = state["max_exp_avg_sq"].data.ravel() if amsgrad else device.empty((0,), param.data.dtype)
+                adam(
+                    param.data.ravel(), param.grad.data.ravel(), state["exp_avg"].data.ravel(),
+                    state["exp_avg_sq"].data.ravel(), largest, state["step"].data.ravel(), settings, self.decoupled,
+                    maximize,
+                )
+                param.version[0] += 1
 
 
 class AdamW(Adam):

@@ -150,7 +150,8 @@ class Optimizer:
             grad = param.grad
             if grad is None:
                 continue
-            if not isinstance(grad, Tensor) or grad.data.shape != param.data.shape or grad.dtype != param.dtype:
+            known = isinstance(grad, Tensor)
+            if not known or grad.data.shape != param.data.shape or grad.data.dtype != param.data.dtype:
                 got = f"{grad.shape} and {grad.dtype}" if isinstance(grad, Tensor) else type(grad).__name__
                 wanted = f"{param.shape} and dtype {param.dtype}"
                 raise ValueError(f"{self.name}: expected a gradient of shape {wanted}, got {got}")
@@ -158,6 +159,14 @@ class Optimizer:
     def update(self, index, group):
         """Step the parameters of one group: one kernel launch for each that has a gradient."""
         raise TypeError(f"{self.name} defines no update")
+
+    def with_gradients(self, group):
+        """The parameters of a group that have a gradient, as pairs of a device and a list."""
+        found = {}
+        for param in group["params"]:
+            if param.grad is not None:
+                found.setdefault(param.device, []).append(param)
+        return found.items()
 
     def hyper_parameters(self, group):
         """The numbers that the kernel reads from `settings`, in its order."""

@@ -51,26 +51,23 @@ class SGD(Optimizer):
     def update(self, index, group):
         momentum, dampening = group["momentum"], group["dampening"]
         nesterov, maximize = int(group["nesterov"]), int(group["maximize"])
-        for param in group["params"]:
-            if param.grad is None:
-                continue
-            first = 0
-            if momentum:
-                state = self.state.get(param)
-                buffer = state and state["momentum_buffer"]
-                if buffer is None:
-                    buffer = self.zeros_like(param)
-                    self.state[param] = {"momentum_buffer": buffer}
-                    if dampening:  # which spares the first gradient; without it, zeros need no special case
-                        first = 1
-                        self.unrepeatable()
+        for device, params in self.with_gradients(group):
+            sgd, settings = device.kernels.sgd, self.settings(index, device)
+            for param in params:
+                first = 0
+                if momentum:
+                    state = self.state.get(param)
+                    buffer = state and state["momentum_buffer"]
+                    if buffer is None:
+                        buffer = self.zeros_like(param)
+                        self.state[param] = {"momentum_buffer": buffer}
+                        if dampening:  # which spares the first gradient; without it, zeros need no special case
+                            first = 1
+                            self.unrepeatable()
+                    else:
+                        self.check_state(param, buffer)
+                    buffer = buffer.data.ravel()
                 else:
-                    self.check_state(param, buffer)
-                buffer = buffer.data.ravel()
-            else:
-                buffer = param.device.empty((0,), param.data.dtype)
-            param.device.kernels.sgd(
-                param.data.ravel(), param.grad.data.ravel(), buffer, self.settings(index, param.device), nesterov,
-                maximize, first,
-            )
-            param.version[0] += 1
+                    buffer = device.empty((0,), param.data.dtype)
+                sgd(param.data.ravel(), param.grad.data.ravel(), buffer, settings, nesterov, maximize, first)
+                param.version[0] += 1
