@@ -221,41 +221,55 @@ def _product(a, b, bias, out, work, batch, sizes, steps):
                   (packed_a, packed_b), (down, across)))
 
 
+def _packed_size(sizes, steps, lanes):
+    batch_a, batch_b, m, n, k = sizes
+    a_row, a_depth, b_column, b_depth = steps
+    packed_a = a_row == 1 and m * k >= LARGE_A
+    packed_b = b_column != 1 or n < lanes or (n * k >= LARGE_B and m >= MANY)
+    if not packed_a and not packed_b:
+        return 0
+    return batch_a * -(-m // TILE_ROWS) * (k * TILE_ROWS + lanes) + batch_b * -(-n // lanes) * lanes * k + lanes
+
+
 @parallel_kernel
 def matmul(a, b, out, work, transpose_a, transpose_b):
-    """``out = a @ b`` over a batch.
+    """``out = a @ b``, of matrices or over a batch.
 
-    `a` is (Ba, M, K), or (Ba, K, M) if `transpose_a`; `b` (Bb, K, N), or (Bb, N, K) if `transpose_b`; `out` (B, M, N);
-    Ba and Bb are B or 1. K = 0 gives zeros.
+    `a` is (M, K), or (K, M) if `transpose_a`; `b` (K, N), or (N, K) if `transpose_b`; `out` (M, N); with a batch in
+    front, of B for `out` and of B or 1 for `a` and `b`. `work` has the same number of dimensions; any array will do where
+    `matmul_workspace` is 0. K = 0 gives zeros.
     """
-    m, n = out.shape[1], out.shape[2]
-    k = a.shape[1] if transpose_a else a.shape[2]
+    m, n = out.shape[-2], out.shape[-1]
+    k = a.shape[-2] if transpose_a else a.shape[-1]
     a_row, a_depth = (1, m) if transpose_a and m > 1 else (k, 1)
     b_column, b_depth = (k, 1) if transpose_b and n > 1 else (1, n)
-    _product(a.reshape(a.size), b.reshape(b.size), work[:0], out.reshape(out.size), work, out.shape[0],
-             (a.shape[0], b.shape[0], m, n, k), (a_row, a_depth, b_column, b_depth))
+    batch_a, batch_b, batch = (a.shape[0], b.shape[0], out.shape[0]) if out.ndim == 3 else (1, 1, 1)
+    _product(a.reshape(a.size), b.reshape(b.size), a.reshape(a.size)[:0], out.reshape(out.size), work.reshape(work.size),
+             batch, (batch_a, batch_b, m, n, k), (a_row, a_depth, b_column, b_depth))
 
 
 @parallel_kernel
 def linear_forward(x, weight, bias, out, work):
-    """``out = x @ weight.T + bias``; `x` (N, I), `weight` (O, I), `bias` (O,) or (0,), `out` (N, O)."""
+    """``out = x @ weight.T + bias``; `x` (N, I), `weight` (O, I), `bias` (O,) or (0,), `out` (N, O).
+
+    `work` is a matrix; any will do where `linear_forward_workspace` is 0.
+    """
     k = x.shape[1]
-    _product(x.reshape(x.size), weight.reshape(weight.size), bias, out.reshape(out.size), work, 1,
+    _product(x.reshape(x.size), weight.reshape(weight.size), bias, out.reshape(out.size), work.reshape(work.size), 1,
              (1, 1, out.shape[0], out.shape[1], k), (k, 1, k, 1))
 
 
-def _packed_size(batch_a, batch_b, m, n, k, itemsize):
-    lanes = VECTOR_BYTES // itemsize
-    return batch_a * -(-m // TILE_ROWS) * (k * TILE_ROWS + lanes) + batch_b * -(-n // lanes) * lanes * k + lanes
+def matmul_workspace(a, b, transpose_a, transpose_b, itemsize):
+    """Elements of scratch memory that `matmul` wants, given the shapes of `a` and `b`."""
+    k, m = a[-2:] if transpose_a else a[:-3:-1]
+    n = b[-2] if transpose_b else b[-1]
+    a_row, a_depth = (1, m) if transpose_a and m > 1 else (k, 1)
+    b_column, b_depth = (k, 1) if transpose_b and n > 1 else (1, n)
+    batch_a, batch_b = (a[0], b[0]) if len(a) == 3 else (1, 1)
+    return _packed_size((batch_a, batch_b, m, n, k), (a_row, a_depth, b_column, b_depth), VECTOR_BYTES // itemsize)
 
 
-def matmul_workspace(a, b, transpose_a, transpose_b):
-    """Elements of scratch memory that `matmul` wants: both operands, packed."""
-    k, m = a.shape[1:] if transpose_a else a.shape[:0:-1]
-    n = b.shape[1] if transpose_b else b.shape[2]
-    return _packed_size(a.shape[0], b.shape[0], m, n, k, a.itemsize)
-
-
-def linear_forward_workspace(x, weight, bias):
-    """Elements of scratch memory that `linear_forward` wants: both operands, packed."""
-    return _packed_size(1, 1, x.shape[0], weight.shape[0], x.shape[1], x.itemsize)
+def linear_forward_workspace(x, weight, itemsize):
+    """Elements of scratch memory that `linear_forward` wants, given the shapes of `x` and `weight`."""
+    (m, k), n = x, weight[0]
+    return _packed_size((1, 1, m, n, k), (k, 1, k, 1), VECTOR_BYTES // itemsize)
