@@ -171,6 +171,27 @@ def linear(x, weight, bias=None):
     -------
     Tensor of shape (..., out_features)
     """
+    if not _fit(x, weight, bias):
+        _check_linear(x, weight, bias)
+    if x.ndim == 2:
+        return Linear.apply(x, weight, bias)
+    out = Linear.apply(reshape(x, (product(x.shape[:-1]), x.shape[-1])), weight, bias)
+    return reshape(out, (*x.shape[:-1], weight.shape[0]))
+
+
+def _fit(x, weight, bias):
+    """Whether everything is as it should be: 0.9 us, against 4 for the checks that know what to say."""
+    if not isinstance(x, Tensor) or not isinstance(weight, Tensor):
+        return False
+    rows, matrix = x.data, weight.data
+    dtype, extents = matrix.dtype, matrix.shape
+    if rows.dtype is not dtype or dtype.kind != "f" or len(extents) != 2 or rows.shape[-1:] != extents[1:]:
+        return False
+    return bias is None or (isinstance(bias, Tensor) and bias.data.dtype is dtype and bias.data.shape == extents[:1])
+
+
+def _check_linear(x, weight, bias):
+    """Raise if the arguments of `linear` do not fit together."""
     check_float("linear", x)
     check_float("linear", weight, "weight")
     if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
@@ -181,6 +202,4 @@ def linear(x, weight, bias=None):
     if bias is not None and check_tensor("linear", bias, "bias").shape != weight.shape[:1]:
         raise ValueError(f"linear: expected bias of shape {weight.shape[:1]}, got {bias.shape}")
     check_one_dtype("linear", x, weight=weight, bias=bias)
-    flat = x if x.ndim == 2 else reshape(x, (product(x.shape[:-1]), x.shape[-1]))
-    out = Linear.apply(flat, weight, bias)
-    return out if x.ndim == 2 else reshape(out, (*x.shape[:-1], weight.shape[0]))
+
