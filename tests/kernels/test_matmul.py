@@ -51,7 +51,7 @@ def test_every_layout_of_every_shape(batches, m, n, k, flags, dtype):
 @BOTH
 @pytest.mark.parametrize("flags", [(0, 0), (0, 1), (1, 0)])
 @pytest.mark.parametrize("shape", [(130, 250, 600), (100, 403, 1040), (60, 100, 784), (16, 500, 90), (2, 700, 400),
-                                   (700, 1, 900)])
+                                   (700, 1, 900), (130, 530, 1100), (40, 1100, 530), (1, 5000, 90), (2, 17, 1100)])
 def test_several_blocks_and_slices_give_the_same_bits_on_any_number_of_threads(dtype, shape, flags, rng):
     a, b = operands(rng, dtype, 1, 1, *shape, *flags)
     out = product(cpu, a, b, *flags)
@@ -92,9 +92,19 @@ def test_nan_and_infinity_reach_exactly_their_row_and_column(dtype, rng):
 
 
 def test_scratch_memory_is_not_overrun(rng):
-    for m, n, k in [(9, 65, 7), (1, 1, 1), (33, 33, 33)]:
-        a, b = operands(rng, np.float32, 2, 1, m, n, k, False, True)
-        size = cpu.matmul_workspace(a.shape, b.shape, 0, 1, 4)
-        work, out = np.full((1, 1, size + 256), 7, np.float32), np.empty((2, m, n), np.float32)
-        cpu.matmul(a, b, out, work[:, :, :size], 0, 1)
-        assert (work[:, :, size:] == 7).all()
+    for m, n, k in [(9, 65, 7), (1, 1, 1), (33, 33, 33), (130, 530, 1100)]:
+        for flags in [(0, 0), (0, 1), (1, 0)]:
+            a, b = operands(rng, np.float32, 2, 1, m, n, k, *flags)
+            size = cpu.matmul_workspace(a.shape, b.shape, *flags, 4)
+            work, out = np.full((1, 1, size + 256), 7, np.float32), np.empty((2, m, n), np.float32)
+            cpu.matmul(a, b, out, work[:, :, :size], *flags)
+            assert (work[:, :, size:] == 7).all()
+
+
+def test_scratch_memory_for_one_thread_is_enough(rng):
+    a, b = operands(rng, np.float32, 2, 1, 130, 530, 1100, False, True)
+    size = cpu.matmul_workspace(a.shape, b.shape, 0, 1, 4) // numba.config.NUMBA_NUM_THREADS
+    work, out = np.full((1, 1, size + 256), 7, np.float32), np.empty((2, 130, 530), np.float32)
+    cpu.matmul(a, b, out, work[:, :, :size], 0, 1)
+    check(out, a, b, 0, 1)
+    assert (work[:, :, size:] == 7).all()
