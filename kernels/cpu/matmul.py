@@ -328,7 +328,7 @@ def _line_share(task, tasks, a, b, bias, out, sizes, a_depth):
             for j in range(columns):
                 out[line + j] = bias[column + j] if bias.size else out.dtype.type(0)
             whole = k // LINE_DEPTH * LINE_DEPTH
-            short = columns <= LINE_VECTORS * lanes
+            short = n <= LINE_VECTORS * lanes  # not of the share: its width depends on the number of threads
             if short:
                 _short_line(a, at, a_depth, b, b_at + column, n, columns - lanes, whole, out, line)
             for i in range(0, 0 if short else whole, LINE_DEPTH):
