@@ -77,13 +77,123 @@ def _zeros(emit, count):
     return emit.builder.bitcast(constant, emit.scalar.as_pointer())
 
 
-def broadcast_tile(rows, vectors):
+def _prefetch(emit, pointer):
+    """Ask for the line of a pointer, to be written."""
+    small = ir.IntType(32)
+    pointer = emit.builder.bitcast(pointer, ir.IntType(8).as_pointer())
+    function = emit.builder.module.declare_intrinsic(
+        "llvm.prefetch.p0", fnty=ir.FunctionType(ir.VoidType(), [pointer.type, small, small, small]))
+    emit.builder.call(function, [pointer, *[small(flag) for flag in (1, 3, 1)]])
+
+
+def line_update(depth):
+    """``f(a, a_at, a_step, b, b_at, b_step, columns, out, out_at)``: one row of a product, rows of `b` as they lie.
+
+    ``out[out_at + j] += sum over k < depth of a[a_at + k * a_step] * b[b_at + k * b_step + j]`` for j < columns, which
+    is at least a vector. The last vector starts early and leaves alone what has its sum already.
+    """
+
+    def twin(a, a_at, a_step, b, b_at, b_step, columns, out, out_at):
+        k = np.arange(depth)
+        right = b[b_at + k[:, None] * b_step + np.arange(columns)]
+        out[out_at : out_at + columns] += (a[a_at + k * a_step][:, None] * right).sum(axis=0)
+
+    def body(emit, a, a_step, b, b_step, columns, out):
+        builder, lanes = emit.builder, ir.Constant(INDEX, emit.lanes)
+        left = [emit.broadcast(builder.load(emit.at(a, builder.mul(a_step, ir.Constant(INDEX, k)))))
+                for k in range(depth)]
+        lines = [emit.at(b, builder.mul(b_step, ir.Constant(INDEX, k))) for k in range(depth)]
+
+        def more(position):
+            """The sum of a vector's products: two chains, for a row of few vectors waits for them."""
+            chains = []
+            for k in range(min(depth, 2)):
+                total = builder.fmul(left[k], emit.load_vector(emit.at(lines[k], position)))
+                for i in range(k + 2, depth, 2):
+                    total = emit.multiply_add(left[i], emit.load_vector(emit.at(lines[i], position)), total)
+                chains.append(total)
+            return builder.fadd(*chains) if depth > 1 else chains[0]
+
+        def step(values):
+            (position,) = values
+            target = emit.at(out, position)
+            emit.store_vector(builder.fadd(emit.load_vector(target), more(position)), target)
+            return [builder.add(position, lanes)]
+
+        (done,) = loop(builder, builder.sdiv(columns, lanes), [ir.Constant(INDEX, 0)], step)
+        rest = builder.sub(columns, done)
+        with builder.if_then(builder.icmp_signed(">", rest, ir.Constant(INDEX, 0))):
+            position = builder.sub(columns, lanes)
+            target = emit.at(out, position)
+            known = emit.load_vector(target)
+            finished = emit.mask(builder.sub(lanes, rest))
+            emit.store_vector(builder.select(finished, known, builder.fadd(known, more(position))), target)
+
+    @vectorised(twin)
+    def update(emit, a, a_at, a_step, b, b_at, b_step, columns, out, out_at):
+        _call(emit, f"line_{depth}", [emit.at(a, a_at), a_step, emit.at(b, b_at), b_step, columns,
+                                      emit.at(out, out_at)], body)
+
+    return update
+
+
+def line_tile(phases, vectors):
+    """``f(a, a_at, a_step, b, b_at, b_step, b_apart, depth, out, out_at)``: a short row of a product.
+
+    ``out[out_at + j] += sum over k < depth of a[a_at + k * a_step] * b[b_at + k * b_step + j]``, for `vectors` vectors
+    of columns whose first ones lie `b_apart` apart, in `out` as well. `depth` is a multiple of `phases`, each of which
+    has sums of its own: few columns alone would wait for one multiply-add after the other.
+    """
+
+    def twin(a, a_at, a_step, b, b_at, b_step, b_apart, depth, out, out_at):
+        k, lanes = np.arange(depth), VECTOR_BYTES // out.itemsize
+        column = np.unique(b_apart * np.arange(vectors)[:, None] + np.arange(lanes))
+        out[out_at + column] += (a[a_at + k * a_step][:, None] * b[b_at + k[:, None] * b_step + column]).sum(axis=0)
+
+    def body(emit, a, a_step, b, b_step, b_apart, depth, out):
+        builder = emit.builder
+        down = [ir.Constant(INDEX, p) for p in range(phases)]
+        across = [ir.Constant(INDEX, v) for v in range(vectors)]
+        a_steps, b_steps = [builder.mul(p, a_step) for p in down], [builder.mul(p, b_step) for p in down]
+        columns = [builder.mul(v, b_apart) for v in across]
+        a_round, b_round = (builder.mul(ir.Constant(INDEX, phases), step) for step in (a_step, b_step))
+
+        def step(values):
+            x, y, *sums = values
+            for p in range(phases):
+                left, line = emit.broadcast(builder.load(emit.at(x, a_steps[p]))), emit.at(y, b_steps[p])
+                for v in range(vectors):
+                    right = emit.load_vector(emit.at(line, columns[v]))
+                    sums[p * vectors + v] = emit.multiply_add(left, right, sums[p * vectors + v])
+            return [emit.at(x, a_round), emit.at(y, b_round), *sums]
+
+        rounds = builder.sdiv(depth, ir.Constant(INDEX, phases))
+        _, _, *sums = loop(builder, rounds, [a, b, *[emit.zero] * (phases * vectors)], step)
+        while len(sums) > vectors:
+            half = len(sums) // 2
+            sums = [builder.fadd(x, y) for x, y in zip(sums[:half], sums[half:], strict=True)]
+        targets = [emit.at(out, column) for column in columns]
+        sums = [builder.fadd(emit.load_vector(target), total) for target, total in zip(targets, sums, strict=True)]
+        for target, total in zip(targets, sums, strict=True):
+            emit.store_vector(total, target)
+
+    @vectorised(twin)
+    def tile(emit, a, a_at, a_step, b, b_at, b_step, b_apart, depth, out, out_at):
+        _call(emit, f"line_tile_{phases}_{vectors}", [emit.at(a, a_at), a_step, emit.at(b, b_at), b_step, b_apart,
+                                                      depth, emit.at(out, out_at)], body)
+
+    return tile
+
+
+def broadcast_tile(rows, vectors, late=False):
     """``f(a, a_at, a_row, a_depth, b, b_at, b_step, b_apart, depth, bias, bias_at, start, out, out_at, out_step,
     out_apart, m)``
 
     A tile of `rows` rows by `vectors` vectors of columns: ``out[i, j] = start + sum over k of
-    a[a_at + i * a_row + k * a_depth] * b[b_at + k * b_step + j]`` for i < min(m, rows), where the vectors lie `b_apart`
-    and `out_apart` elements apart; `start` is ZERO, BIAS (``bias[bias_at + j]``) or SUM (``out[i, j]``).
+    a[a_at + i * a_row + k * a_depth] * b[b_at + k * b_step + j]`` for i < min(m, rows), where the vectors lie
+    `b_apart` and `out_apart` elements apart; `start` is ZERO, BIAS (``bias[bias_at + j]``) or SUM (``out[i, j]``).
+    If `late`, what the sums start from is added at the end, and asked for at the beginning: for an `out` that is not in
+    the cache (1024 cubed: 6 % faster). A short depth does not repay it (64 x 10 x 2048 takes 1.4 times as long).
     """
 
     def twin(a, a_at, a_row, a_depth, b, b_at, b_step, b_apart, depth, bias, bias_at, start, out, out_at, out_step,
@@ -106,8 +216,15 @@ def broadcast_tile(rows, vectors):
         lines = [emit.at(a, builder.mul(i, a_row)) for i in numbers]
         apart = [builder.mul(out_apart, ir.Constant(INDEX, v)) for v in range(vectors)]
         first = [builder.mul(source_apart, ir.Constant(INDEX, v)) for v in range(vectors)]
-        sums = [emit.load_vector(emit.at(source, builder.mul(i, source_step), first[v]))
-                for i in numbers for v in range(vectors)]
+        places = [emit.at(source, builder.mul(i, source_step), first[v]) for i in numbers for v in range(vectors)]
+        if late:
+            sums = [emit.zero] * len(places)
+            for i in numbers:
+                target = emit.at(out, builder.mul(i, out_step))
+                _prefetch(emit, target)
+                _prefetch(emit, emit.at(target, apart[-1], emit.lanes - 1))
+        else:
+            sums = [emit.load_vector(place) for place in places]
         distance = [builder.mul(b_apart, ir.Constant(INDEX, v)) for v in range(vectors)]
 
         def step(values):
@@ -120,6 +237,8 @@ def broadcast_tile(rows, vectors):
             return [emit.at(line, b_step), builder.add(position, a_depth), *results]
 
         _, _, *sums = loop(builder, depth, [b, ir.Constant(INDEX, 0), *sums], step)
+        if late:  # all is read before anything is written: rows beyond the last write the last one again
+            sums = [builder.fadd(emit.load_vector(place), total) for place, total in zip(places, sums, strict=True)]
         for r, i in enumerate(numbers):
             target = emit.at(out, builder.mul(i, out_step))
             for v in range(vectors):
@@ -137,8 +256,8 @@ def broadcast_tile(rows, vectors):
         source = builder.select(adding, out, builder.select(biased, bias, zeros))
         source_step = builder.select(adding, out_step, nothing)
         source_apart = builder.select(builder.or_(adding, biased), out_apart, nothing)
-        _call(emit, f"tile_{rows}_{vectors}", [a, a_row, a_depth, b, b_step, b_apart, depth, source, source_step,
-                                               source_apart, out, out_step, out_apart, m], body)
+        _call(emit, f"tile_{rows}_{vectors}_{late:d}", [a, a_row, a_depth, b, b_step, b_apart, depth, source,
+                                                        source_step, source_apart, out, out_step, out_apart, m], body)
 
     return tile
 

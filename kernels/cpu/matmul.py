@@ -1,11 +1,14 @@
 """Matrix products: tiles of the output that stay in registers, on operands that are packed only where it pays.
 
 Three ways. Few rows times rows (a small batch through Linear, and matrix-vector products) are dot products of the
-operands as they lie. Else `a` is read by broadcast and `b` in vectors of neighbouring columns, as they lie if they are
-small; a `b` whose columns are no neighbours, and what is large, is packed first. Ragged columns are covered by a vector
-that starts early and writes the same values once more. Every element of the output is summed in the same order on any
-number of threads.
+operands as they lie; one or two rows times a matrix walk through its rows once. Else `a` is read by broadcast and `b`
+in vectors of neighbouring columns. What is large, and a `b` whose columns are no neighbours, is packed: each share of
+the output packs what it needs, when it needs it, into a piece of scratch memory of its own. Ragged columns are covered
+by a vector that starts early and writes the same values once more. Every element of the output is summed in the same
+order on any number of threads.
 """
+
+import numba
 
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.gemm_tiles import (
@@ -18,141 +21,279 @@ from minigrad.kernels.cpu.gemm_tiles import (
     ZERO,
     broadcast_tile,
     dot_tile,
+    line_tile,
+    line_update,
 )
-from minigrad.kernels.cpu.packing import pack_panel
 from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel, scratch, thread_count
-from minigrad.kernels.cpu.simd import VECTOR_BYTES, copy_block, lanes_of
+from minigrad.kernels.cpu.simd import VECTOR_BYTES, copy_block, copy_vector, keep_scalar, lanes_of, transpose_whole
 
 DEPTH = 512  # of a slice: two vectors of columns of b, 32 KiB; 256 and 384 are within 5 %, none of them always ahead
 BLOCK = 16  # row tiles of a block: its slice of a, 192 KiB, stays in the second cache
+WIDE = 64  # pairs of vectors of columns of which a slice is packed at a time: 2 MiB, in the third cache
+TOGETHER = 4  # panels of b that are packed at a time
 PARALLEL_WORK = 400_000  # multiply-adds: 60 x 100 x 100 takes 16 us on one thread, 9.4 on two that are awake
-PARALLEL_PACKING = 50_000  # elements: 60 x 784 x 100, transposed, 90 us; packed on one thread 118
-PACKING_TASKS = 16
 LARGE_A = 10_000  # elements of a transposed a from which on packing it pays; 1024 cubed: 45 as it lies, 62 packed
-LARGE_B = 40_000  # elements of b from which on packing pays with many rows; 256 cubed: 76 as it lies, 89 packed
-MANY = 100  # rows of the output; with 64 (64 x 1568 x 128) 84 GFLOP/s as it lies, 70 packed
+LARGE_B = 40_000  # elements of b from which on packing pays with many rows
+LONG, BROAD = 1024, 512  # depth, columns from which on other a are packed: 2048 cubed on one thread 7 % faster
+MANY = 100  # rows of the output
 DOT_MAX = 32  # rows or columns of the output up to which no packing is repaid
-LINE_VECTORS = 4  # of a tile of one row: 32 bytes of b a cycle, all that the second cache delivers
 LINES = 2  # rows of the output up to which rows are multiplied one at a time
+LINE_DEPTH = 8  # rows of b that are multiplied in one pass over the row of the output
+LINE_VECTORS = 2  # of a row of the output that stays in registers instead: 1 x 2048 x 10 in 3.3 us, not 8
+LINE_COLUMNS = 2048  # of that row: they stay in the first cache
+MULTIPLYING, PACKING, TRANSPOSING = 6, 2, 4  # cycles per step of the depth: of a tile, of its operands
 TILE = TILE_ROWS * VECTOR_BYTES // 4
+VECTOR, DOTS, LINE, TILES = range(4)  # ways to compute a product
+THREADS = numba.config.NUMBA_NUM_THREADS  # there are never more
 
 _wide_tile = broadcast_tile(TILE_ROWS, TILE_VECTORS)
+_later_tile = broadcast_tile(TILE_ROWS, TILE_VECTORS, late=True)
 _narrow_tile = broadcast_tile(TILE_ROWS, 1)
 _dot_tile = dot_tile(DOT_ROWS, DOT_COLUMNS)
-_line_tile = broadcast_tile(1, LINE_VECTORS)
-_copy_vector = copy_block(0)
+_lines, _line = line_update(LINE_DEPTH), line_update(1)  # 1 x 784 x 100: 5.6 us, in columns of tiles 7
+_short_line = line_tile(4, LINE_VECTORS)
+_copy_some = copy_block(0)
+_copy_vector = copy_vector()
+_transpose = transpose_whole()
 
 
-@inline
 def _column(v, n, lanes):
     """First column of vector v: the last one starts early, but not before 0."""
     return max(min(v * lanes, n - lanes), 0)
 
 
-@inline
 def _vectors(n, lanes):
     return (n + lanes - 1) // lanes
 
 
-@inline
 def _tiles(m):
     return (m + TILE_ROWS - 1) // TILE_ROWS
 
 
-@inline
-def _panel_size(k, lanes):
-    """Elements of a packed tile of rows of a: the copies write some beyond the last."""
-    return k * TILE_ROWS + lanes
+def _pitch(k, lanes):
+    """Elements from row to row of a packed slice of a: not a power of two, for rows then share sets of the cache."""
+    return min(k, DEPTH) + lanes
 
 
-@inline
-def _pack_share(task, tasks, a, b, work, sizes, steps, packed):
-    """Pack one of `tasks` equal shares of what is packed."""
+def _way(sizes, steps, lanes):
+    """How a product of these sizes is computed."""
     batch_a, batch_b, m, n, k = sizes
-    a_depth, b_column, b_depth = steps
+    a_row, a_depth, b_column, b_depth = steps
+    if n == 1 and m >= DOT_COLUMNS and a_depth == 1:
+        return VECTOR
+    if a_depth == 1 and b_depth == 1 and min(m, n) <= DOT_MAX and n >= DOT_COLUMNS:
+        return DOTS
+    return LINE if m <= LINES and b_column == 1 and n >= lanes else TILES
+
+
+def _packing(sizes, steps, lanes):
+    """Whether a and b are packed."""
+    batch_a, batch_b, m, n, k = sizes
+    a_row, a_depth, b_column, b_depth = steps
+    packed_a = (m * k >= LARGE_A and n >= TILE_VECTORS * lanes) if a_row == 1 else k >= LONG and n >= BROAD
+    packed_b = b_column != 1 or n < lanes or (n * k >= LARGE_B and m >= MANY)
+    return packed_a, packed_b
+
+
+def _area(sizes, packed, lanes):
+    """Elements of scratch memory that a share packs into: for its slice of a, and altogether."""
+    batch_a, batch_b, m, n, k = sizes
     packed_a, packed_b = packed
+    width = TILE_VECTORS * lanes
+    area_a = min(_tiles(m), BLOCK) * TILE_ROWS * _pitch(k, lanes) if packed_a else 0
+    area_b = max(min(n // width, WIDE) * min(k, DEPTH), k) * width if packed_b else 0
+    return area_a, area_a + area_b
+
+
+def _workspace(sizes, steps, itemsize):
+    """Elements of scratch memory for a product: a piece for every thread that there may be."""
+    batch_a, batch_b, m, n, k = sizes
+    lanes = VECTOR_BYTES // itemsize
+    if way(sizes, steps, lanes) != TILES:
+        return 0
+    shares = THREADS if max(batch_a, batch_b) * m * n * k >= PARALLEL_WORK else 1
+    return shares * area(sizes, packing(sizes, steps, lanes), lanes)[1]
+
+
+way, packing, area = _way, _packing, _area  # for Python; what follows is compiled
+_column, _vectors, _tiles, _pitch = inline(_column), inline(_vectors), inline(_tiles), inline(_pitch)
+_way, _packing, _area = inline(_way), inline(_packing), inline(_area)
+
+
+@inline
+def _pack_rows(a, at, a_row, a_depth, rows, depth, work, out, pitch):
+    """Pack a block of a: rows as they are, `pitch` apart, or tiles of columns, row after row of TILE_ROWS elements."""
     lanes = lanes_of(work)
-    each, b_at = _vectors(n, lanes), 0
-    if packed_a:
-        tiles, size = _tiles(m), _panel_size(k, lanes)
-        b_at = batch_a * tiles * size
-        for p in range(task * batch_a * tiles // tasks, (task + 1) * batch_a * tiles // tasks):
-            row = p % tiles * TILE_ROWS
-            at, out = p // tiles * m * k + row, p * size
-            for i in range(k):
+    if a_depth == 1:
+        for row in range(rows):
+            for i in range(0, depth, lanes):
+                if i + lanes <= depth:
+                    _copy_vector(a, at + row * a_row + i, work, out + row * pitch + i)
+                else:
+                    _copy_some(a, at + row * a_row + i, depth - i, work, out + row * pitch + i)
+    else:
+        for i in range(depth):
+            for row in range(0, rows, TILE_ROWS):
                 for r in range(0, TILE_ROWS, lanes):
-                    _copy_vector(a, at + i * a_depth + r, m - row - r, work, out + i * TILE_ROWS + r)
-    if packed_b:
-        for p in range(task * batch_b * each // tasks, (task + 1) * batch_b * each // tasks):
-            column, at = _column(p % each, n, lanes), p // each * n * k
-            if b_column == 1:
-                for i in range(k):
-                    _copy_vector(b, at + i * b_depth + column, n - column, work, b_at + (p * k + i) * lanes)
-            else:
-                pack_panel(b, at + column * b_column, b_column, b_depth, min(lanes, n - column), k,
-                           work, b_at + p * k * lanes, lanes)
+                    source, target = at + i * a_depth + row + r, out + row * pitch + i * TILE_ROWS + r
+                    if rows - row - r >= lanes:
+                        _copy_vector(a, source, work, target)
+                    else:
+                        _copy_some(a, source, rows - row - r, work, target)
 
 
 @inline
-def _multiply_share(task, a, b, bias, out, sizes, steps, places, packed, shares):
-    """One share of one product of the batch: some tiles of rows by some pairs of vectors of columns."""
+def _pack_columns(b, at, b_column, b_depth, apart, depth, work, out, width, count):
+    """Pack `count` neighbouring panels of b, one of vectors that begin `apart` columns from each other.
+
+    A panel is row after row of `width` elements. Rows of b are read several panels at a time: those of a matrix 1,024
+    wide share one set of the cache.
+    """
+    lanes, size = lanes_of(work), depth * width
+    if b_column == 1:
+        for i in range(depth):
+            for p in range(count):
+                for v in range(0, width, lanes):
+                    column = p * width + (apart if v else 0)
+                    _copy_vector(b, at + i * b_depth + column, work, out + p * size + i * width + v)
+    elif depth >= lanes:
+        for p in range(count):
+            for v in range(0, width, lanes):
+                column = p * width + (apart if v else 0)
+                for i in range(0, depth, lanes):
+                    i = min(i, depth - lanes)
+                    _transpose(b, at + column * b_column + i, b_column, work, out + p * size + i * width + v, width)
+    else:
+        for p in range(count):
+            for i in range(depth):
+                for v in range(width):
+                    keep_scalar(work)
+                    column = p * width + (v if v < lanes else v - lanes + apart)
+                    work[out + p * size + i * width + v] = b[at + column * b_column + i]
+
+
+@inline
+def _pack_few(b, at, b_column, b_depth, n, depth, work, out):
+    """Pack fewer columns than a vector has lanes."""
+    lanes = lanes_of(work)
+    for i in range(depth):
+        for c in range(lanes):
+            keep_scalar(work)
+            work[out + i * lanes + c] = b[at + c * b_column + i * b_depth] if c < n else work.dtype.type(0)
+
+
+@inline
+def _multiply_pairs(a, a_at, b, b_at, bias, out, out_at, work, work_at, sizes, steps, packed, part):
+    """The part of an output that whole pairs of vectors of columns cover."""
     batch_a, batch_b, m, n, k = sizes
-    a_row, a_depth, b_step = steps
-    a_at, a_tile, b_at, b_vector = places
+    a_row, a_depth, b_column, b_depth = steps
     packed_a, packed_b = packed
-    down, across = shares
+    top, bottom, left, right = part
     lanes = lanes_of(out)
-    tiles, pairs = _tiles(m), n // (TILE_VECTORS * lanes)
-    batch, share = task // (down * across), task % (down * across)
-    i, j = share // across, share % across
-    top, bottom = tiles * i // down, tiles * (i + 1) // down
-    left, right = pairs * j // across, pairs * (j + 1) // across
-    a_at += (batch if batch_a > 1 else 0) * (tiles * a_tile if packed_a else m * k)
-    b_at += (batch if batch_b > 1 else 0) * (_vectors(n, lanes) * b_vector if packed_b else n * k)
-    out_at, first = batch * m * n, BIAS if bias.size else ZERO
-    for block in range(top, bottom, BLOCK):
+    width, pitch, first = TILE_VECTORS * lanes, _pitch(k, lanes), BIAS if bias.size else ZERO
+    panels = work_at + _area(sizes, packed, lanes)[0]
+    x, y = work if packed_a else a, work if packed_b else b
+    x_row, x_depth = (pitch if a_depth == 1 else 1, 1 if a_depth == 1 else TILE_ROWS) if packed_a else (a_row, a_depth)
+    x_tile, y_step = TILE_ROWS * (pitch if packed_a else a_row), width if packed_b else b_depth
+    for wide in range(left, right, WIDE):
         for start in range(0, max(k, 1), DEPTH):
             depth = min(DEPTH, k - start)
-            for pair in range(left, right):
-                column = pair * TILE_VECTORS * lanes
-                at = b_at + pair * TILE_VECTORS * b_vector + start * b_step
-                for tile in range(block, min(block + BLOCK, bottom)):
-                    row = tile * TILE_ROWS
-                    _wide_tile(a, a_at + tile * a_tile + start * a_depth, a_row, a_depth,
-                               b, at, b_step, b_vector, depth, bias, column, SUM if start > 0 else first,
-                               out, out_at + row * n + column, n, lanes, m - row)
-    if j == across - 1:
-        vector = pairs * TILE_VECTORS
-        rest = _vectors(n, lanes) - vector
-        if rest:  # these write columns of the last pair again: after it, with the whole depth
-            column, last = _column(vector, n, lanes), _column(vector + 1, n, lanes)
-            at = b_at + (vector * b_vector if packed_b else column)
-            b_apart = b_vector if packed_b else last - column
-            for tile in range(top, bottom):
-                row = tile * TILE_ROWS
-                if n < lanes:
-                    square = scratch(out[0], TILE)
-                    _narrow_tile(a, a_at + tile * a_tile, a_row, a_depth, b, at, b_step, 0, k,
-                                 bias, 0, ZERO, square, 0, lanes, 0, m - row)
-                    for r in range(min(TILE_ROWS, m - row)):
-                        for c in range(n):
-                            value = square[r * lanes + c]
-                            out[out_at + (row + r) * n + c] = value + bias[c] if bias.size else value
-                elif rest == TILE_VECTORS:
-                    _wide_tile(a, a_at + tile * a_tile, a_row, a_depth, b, at, b_step, b_apart, k,
-                               bias, column, first, out, out_at + row * n + column, n, last - column, m - row)
-                else:
-                    _narrow_tile(a, a_at + tile * a_tile, a_row, a_depth, b, at, b_step, 0, k,
-                                 bias, column, first, out, out_at + row * n + column, n, 0, m - row)
+            for block in range(top, bottom, BLOCK):
+                end, row = min(block + BLOCK, bottom), block * TILE_ROWS
+                x_at = a_at + row * a_row + start * a_depth
+                if packed_a:
+                    _pack_rows(a, x_at, a_row, a_depth, min(end * TILE_ROWS, m) - row, depth, work, work_at, pitch)
+                    x_at = work_at
+                for pair in range(wide, min(wide + WIDE, right)):
+                    column = pair * width
+                    y_at = b_at + column * b_column + start * b_depth
+                    if packed_b:
+                        panel = panels + (pair - wide) * depth * width
+                        if block == top and (pair - wide) % TOGETHER == 0:
+                            count = min(TOGETHER, min(wide + WIDE, right) - pair)
+                            _pack_columns(b, y_at, b_column, b_depth, lanes, depth, work, panel, width, count)
+                        y_at = panel
+                    for tile in range(block, end):
+                        row = tile * TILE_ROWS
+                        at, x_from = out_at + row * n + column, x_at + (tile - block) * x_tile
+                        if start > 0:
+                            _later_tile(x, x_from, x_row, x_depth, y, y_at, y_step, lanes, depth,
+                                        bias, column, SUM, out, at, n, lanes, m - row)
+                        else:
+                            _wide_tile(x, x_from, x_row, x_depth, y, y_at, y_step, lanes, depth,
+                                       bias, column, first, out, at, n, lanes, m - row)
 
 
 @inline
-def _shares(m, n, lanes, threads):
-    """Shares of a product's rows and columns: one per thread, of the dimension that divides with less waste."""
-    tiles, pairs = _tiles(m), max(1, n // (TILE_VECTORS * lanes))
-    if (tiles + threads - 1) // threads * pairs <= (pairs + threads - 1) // threads * tiles:
-        return min(threads, tiles), 1
-    return 1, min(threads, pairs)
+def _multiply_ragged(a, a_at, b, b_at, bias, out, out_at, work, work_at, sizes, steps, packed, part):
+    """The columns behind the last pair. Vectors write columns of the pair again: after it, with the whole depth."""
+    batch_a, batch_b, m, n, k = sizes
+    a_row, a_depth, b_column, b_depth = steps
+    top, bottom = part
+    lanes = lanes_of(out)
+    vector, first = n // (TILE_VECTORS * lanes) * TILE_VECTORS, BIAS if bias.size else ZERO
+    rest, column = _vectors(n, lanes) - vector, _column(vector, n, lanes)
+    apart = _column(vector + 1, n, lanes) - column
+    y, y_at, y_step, y_apart = b, b_at + column * b_column, b_depth, apart
+    if packed[1]:
+        panel = work_at + _area(sizes, packed, lanes)[0]
+        if n < lanes:
+            _pack_few(b, y_at, b_column, b_depth, n, k, work, panel)
+        else:
+            _pack_columns(b, y_at, b_column, b_depth, apart, k, work, panel, rest * lanes, 1)
+        y, y_at, y_step, y_apart = work, panel, rest * lanes, lanes
+    for tile in range(top, bottom):
+        row = tile * TILE_ROWS
+        x_at, at = a_at + row * a_row, out_at + row * n + column
+        if n < lanes:
+            square = scratch(out[0], TILE)
+            _narrow_tile(a, x_at, a_row, a_depth, y, y_at, y_step, 0, k, bias, 0, ZERO, square, 0, lanes, 0, m - row)
+            for r in range(min(TILE_ROWS, m - row)):
+                for c in range(n):
+                    value = square[r * lanes + c]
+                    out[at + r * n + c] = value + bias[c] if bias.size else value
+        elif rest == TILE_VECTORS:
+            _wide_tile(a, x_at, a_row, a_depth, y, y_at, y_step, y_apart, k, bias, column, first, out, at, n, apart,
+                       m - row)
+        else:
+            _narrow_tile(a, x_at, a_row, a_depth, y, y_at, y_step, 0, k, bias, column, first, out, at, n, 0, m - row)
+
+
+@inline
+def _multiply_shares(task, tasks, a, b, bias, out, work, batch, sizes, steps, packed, grid):
+    """One of `tasks` equal runs of shares: each some tiles of rows by some pairs of vectors of one product."""
+    batch_a, batch_b, m, n, k = sizes
+    down, across = grid
+    lanes = lanes_of(out)
+    tiles, whole, units = _tiles(m), n // (TILE_VECTORS * lanes), (_vectors(n, lanes) + 1) // TILE_VECTORS
+    work_at, shares = task * _area(sizes, packed, lanes)[1], batch * down * across
+    for share in range(task * shares // tasks, (task + 1) * shares // tasks):
+        number, i, j = share // (down * across), share // across % down, share % across
+        top, bottom = tiles * i // down, tiles * (i + 1) // down
+        left, right = units * j // across, units * (j + 1) // across
+        a_at, b_at = (number if batch_a > 1 else 0) * m * k, (number if batch_b > 1 else 0) * n * k
+        _multiply_pairs(a, a_at, b, b_at, bias, out, number * m * n, work, work_at, sizes, steps, packed,
+                        (top, bottom, left, min(right, whole)))
+        if right > whole:
+            _multiply_ragged(a, a_at, b, b_at, bias, out, number * m * n, work, work_at, sizes, steps, packed,
+                             (top, bottom))
+
+
+@inline
+def _grid(sizes, steps, packed, lanes, threads):
+    """Into how many shares, down and across, a product is cut: those whose largest takes least, packing included."""
+    batch_a, batch_b, m, n, k = sizes
+    tiles, units = _tiles(m), (_vectors(n, lanes) + 1) // TILE_VECTORS
+    pack_a = PACKING if packed[0] else 0
+    pack_b = (PACKING if steps[2] == 1 else TRANSPOSING) if packed[1] else 0
+    best, grid = -1, (1, 1)
+    for down in range(1, min(threads, tiles) + 1):
+        across = min(threads // down, units)
+        rows, columns = (tiles + down - 1) // down, (units + across - 1) // across
+        cost = rows * columns * MULTIPLYING + columns * pack_b + rows * pack_a
+        if best < 0 or cost <= best:
+            best, grid = cost, (down, across)
+    return grid
 
 
 @inline
@@ -174,15 +315,26 @@ def _line_share(task, tasks, a, b, bias, out, sizes, a_depth):
     """One share of the columns of one product of few rows, `b` as it lies."""
     batch_a, batch_b, m, n, k = sizes
     lanes = lanes_of(out)
-    width = LINE_VECTORS * lanes
-    groups = (n + width - 1) // width
     batch, share = task // tasks, task % tasks
     a_at, b_at, out_at = (batch if batch_a > 1 else 0) * m * k, (batch if batch_b > 1 else 0) * n * k, batch * m * n
-    for group in range(share * groups // tasks, (share + 1) * groups // tasks):
-        column = min(group * width, n - width)
+    vectors = n // lanes
+    left = vectors * share // tasks * lanes
+    right = n if share == tasks - 1 else vectors * (share + 1) // tasks * lanes
+    for column in range(left, right, LINE_COLUMNS):
+        column = max(min(column, right - lanes), left)
+        columns = min(LINE_COLUMNS, right - column)
         for row in range(m):
-            _line_tile(a, a_at + row * (k if a_depth == 1 else 1), 0, a_depth, b, b_at + column, n, lanes, k,
-                       bias, column, BIAS if bias.size else ZERO, out, out_at + row * n + column, n, lanes, 1)
+            at, line = a_at + row * (k if a_depth == 1 else 1), out_at + row * n + column
+            for j in range(columns):
+                out[line + j] = bias[column + j] if bias.size else out.dtype.type(0)
+            whole = k // LINE_DEPTH * LINE_DEPTH
+            short = n <= LINE_VECTORS * lanes  # not of the share: its width depends on the number of threads
+            if short:
+                _short_line(a, at, a_depth, b, b_at + column, n, columns - lanes, whole, out, line)
+            for i in range(0, 0 if short else whole, LINE_DEPTH):
+                _lines(a, at + i * a_depth, a_depth, b, b_at + i * n + column, n, columns, out, line)
+            for i in range(whole, k):
+                _line(a, at + i * a_depth, a_depth, b, b_at + i * n + column, n, columns, out, line)
 
 
 @inline
@@ -192,70 +344,69 @@ def _product(a, b, bias, out, work, batch, sizes, steps):
     lanes = lanes_of(out)
     parallel = batch * m * n * k >= PARALLEL_WORK
     threads = thread_count() if parallel else 1
-    if n == 1 and m >= DOT_COLUMNS and a_depth == 1:  # a matrix by a vector: the vector by the matrix's rows
+    way = _way(sizes, steps, lanes)
+    if out.size == 0:
+        return
+    if way == TILES:
+        packed = _packing(sizes, steps, lanes)
+        grid = (1, 1) if batch % threads == 0 else _grid(sizes, steps, packed, lanes, threads)
+        each, tasks = _area(sizes, packed, lanes)[1], min(threads, batch * grid[0] * grid[1])
+        if each:
+            tasks = min(tasks, work.size // each)
+        parallel_for(_multiply_shares, tasks, parallel,
+                     (tasks, a, b, bias, out, work, batch, sizes, steps, packed, grid))
+    elif way == DOTS:
+        parallel_for(_dot_share, batch * threads, parallel, (threads, a, b, bias, out, sizes))
+    elif way == LINE:
+        threads = min(threads, n // lanes)
+        parallel_for(_line_share, batch * threads, parallel, (threads, a, b, bias, out, sizes, a_depth))
+    else:  # a matrix by a vector: the vector by the matrix's rows
         parallel_for(_dot_share, batch * threads, parallel, (threads, b, a, bias[:0], out, (batch_b, batch_a, 1, m, k)))
         if bias.size:
             for i in range(out.size):
                 out[i] += bias[0]
-        return
-    if a_depth == 1 and b_depth == 1 and min(m, n) <= DOT_MAX and n >= DOT_COLUMNS:
-        parallel_for(_dot_share, batch * threads, parallel, (threads, a, b, bias, out, sizes))
-        return
-    if m <= LINES and b_column == 1 and n >= LINE_VECTORS * lanes:
-        parallel_for(_line_share, batch * threads, parallel, (threads, a, b, bias, out, sizes, a_depth))
-        return
-    packed_a = a_row == 1 and m * k >= LARGE_A
-    packed_b = b_column != 1 or n < lanes or (n * k >= LARGE_B and m >= MANY)
-    b_at = batch_a * _tiles(m) * _panel_size(k, lanes) if packed_a else 0
-    if packed_a or packed_b:
-        apart = (batch_a * m * k if packed_a else 0) + (batch_b * n * k if packed_b else 0) >= PARALLEL_PACKING
-        shares = PACKING_TASKS if apart else 1
-        parallel_for(_pack_share, shares, apart,
-                     (shares, a, b, work, sizes, (a_depth, b_column, b_depth), (packed_a, packed_b)))
-    down, across = _shares(m, n, lanes, threads)
-    parallel_for(_multiply_share, batch * down * across, parallel,
-                 (work if packed_a else a, work if packed_b else b, bias, out, sizes,
-                  (1 if packed_a else a_row, TILE_ROWS if packed_a else a_depth, lanes if packed_b else b_depth),
-                  (0, _panel_size(k, lanes) if packed_a else TILE_ROWS * a_row,
-                   b_at if packed_b else 0, k * lanes if packed_b else lanes),
-                  (packed_a, packed_b), (down, across)))
 
 
 @parallel_kernel
 def matmul(a, b, out, work, transpose_a, transpose_b):
-    """``out = a @ b`` over a batch.
+    """``out = a @ b``, of matrices or over a batch.
 
-    `a` is (Ba, M, K), or (Ba, K, M) if `transpose_a`; `b` (Bb, K, N), or (Bb, N, K) if `transpose_b`; `out` (B, M, N);
-    Ba and Bb are B or 1. K = 0 gives zeros.
+    `a` is (M, K), or (K, M) if `transpose_a`; `b` (K, N), or (N, K) if `transpose_b`; `out` (M, N); with a batch in
+    front, of B for `out` and of B or 1 for `a` and `b`. `work` has the same number of dimensions; any array will do
+    where `matmul_workspace` is 0. K = 0 gives zeros.
     """
-    m, n = out.shape[1], out.shape[2]
-    k = a.shape[1] if transpose_a else a.shape[2]
+    m, n = out.shape[-2], out.shape[-1]
+    k = a.shape[-2] if transpose_a else a.shape[-1]
     a_row, a_depth = (1, m) if transpose_a and m > 1 else (k, 1)
     b_column, b_depth = (k, 1) if transpose_b and n > 1 else (1, n)
-    _product(a.reshape(a.size), b.reshape(b.size), work[:0], out.reshape(out.size), work, out.shape[0],
-             (a.shape[0], b.shape[0], m, n, k), (a_row, a_depth, b_column, b_depth))
+    batch_a, batch_b, batch = (a.shape[0], b.shape[0], out.shape[0]) if out.ndim == 3 else (1, 1, 1)
+    flat_a = a.reshape(a.size)
+    _product(flat_a, b.reshape(b.size), flat_a[:0], out.reshape(out.size), work.reshape(work.size), batch,
+             (batch_a, batch_b, m, n, k), (a_row, a_depth, b_column, b_depth))
 
 
 @parallel_kernel
 def linear_forward(x, weight, bias, out, work):
-    """``out = x @ weight.T + bias``; `x` (N, I), `weight` (O, I), `bias` (O,) or (0,), `out` (N, O)."""
+    """``out = x @ weight.T + bias``; `x` (N, I), `weight` (O, I), `bias` (O,) or (0,), `out` (N, O).
+
+    `work` is a matrix; any will do where `linear_forward_workspace` is 0.
+    """
     k = x.shape[1]
-    _product(x.reshape(x.size), weight.reshape(weight.size), bias, out.reshape(out.size), work, 1,
+    _product(x.reshape(x.size), weight.reshape(weight.size), bias, out.reshape(out.size), work.reshape(work.size), 1,
              (1, 1, out.shape[0], out.shape[1], k), (k, 1, k, 1))
 
 
-def _packed_size(batch_a, batch_b, m, n, k, itemsize):
-    lanes = VECTOR_BYTES // itemsize
-    return batch_a * -(-m // TILE_ROWS) * (k * TILE_ROWS + lanes) + batch_b * -(-n // lanes) * lanes * k + lanes
+def matmul_workspace(a, b, transpose_a, transpose_b, itemsize):
+    """Elements of scratch memory that `matmul` wants, given the shapes of `a` and `b`."""
+    k, m = a[-2:] if transpose_a else a[:-3:-1]
+    n = b[-2] if transpose_b else b[-1]
+    a_row, a_depth = (1, m) if transpose_a and m > 1 else (k, 1)
+    b_column, b_depth = (k, 1) if transpose_b and n > 1 else (1, n)
+    batch_a, batch_b = (a[0], b[0]) if len(a) == 3 else (1, 1)
+    return _workspace((batch_a, batch_b, m, n, k), (a_row, a_depth, b_column, b_depth), itemsize)
 
 
-def matmul_workspace(a, b, transpose_a, transpose_b):
-    """Elements of scratch memory that `matmul` wants: both operands, packed."""
-    k, m = a.shape[1:] if transpose_a else a.shape[:0:-1]
-    n = b.shape[1] if transpose_b else b.shape[2]
-    return _packed_size(a.shape[0], b.shape[0], m, n, k, a.itemsize)
-
-
-def linear_forward_workspace(x, weight, bias):
-    """Elements of scratch memory that `linear_forward` wants: both operands, packed."""
-    return _packed_size(1, 1, x.shape[0], weight.shape[0], x.shape[1], x.itemsize)
+def linear_forward_workspace(x, weight, itemsize):
+    """Elements of scratch memory that `linear_forward` wants, given the shapes of `x` and `weight`."""
+    (m, k), n = x, weight[0]
+    return _workspace((1, 1, m, n, k), (k, 1, k, 1), itemsize)

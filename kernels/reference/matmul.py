@@ -4,15 +4,15 @@ import numpy as np
 
 
 def matmul(a, b, out, work, transpose_a, transpose_b):
-    """``out = a @ b`` over a batch; `a` (Ba, M, K) or (Ba, K, M), `b` (Bb, K, N) or (Bb, N, K), `out` (B, M, N)."""
-    a = a.swapaxes(1, 2) if transpose_a else a
-    b = b.swapaxes(1, 2) if transpose_b else b
+    """``out = a @ b``; `a` (M, K) or (K, M), `b` (K, N) or (N, K), `out` (M, N), or each with a batch in front."""
+    a = a.swapaxes(-2, -1) if transpose_a else a
+    b = b.swapaxes(-2, -1) if transpose_b else b
     with np.errstate(all="ignore"):
         out[...] = np.matmul(a, b)
 
 
-def matmul_workspace(a, b, transpose_a, transpose_b):
-    """Elements of scratch memory that `matmul` wants."""
+def matmul_workspace(a, b, transpose_a, transpose_b, itemsize):
+    """Elements of scratch memory that `matmul` wants, given the shapes of `a` and `b`."""
     return 0
 
 
@@ -24,6 +24,6 @@ def linear_forward(x, weight, bias, out, work):
             out += bias
 
 
-def linear_forward_workspace(x, weight, bias):
-    """Elements of scratch memory that `linear_forward` wants."""
+def linear_forward_workspace(x, weight, itemsize):
+    """Elements of scratch memory that `linear_forward` wants, given the shapes of `x` and `weight`."""
     return 0

@@ -16,7 +16,8 @@ def product(kernels, a, b, transpose_a, transpose_b):
     batch = max(a.shape[0], b.shape[0])
     m, n = a.shape[2 if transpose_a else 1], b.shape[1 if transpose_b else 2]
     out = np.full((batch, m, n), np.nan, a.dtype)
-    work = np.full(kernels.matmul_workspace(a, b, transpose_a, transpose_b), np.nan, a.dtype)
+    size = kernels.matmul_workspace(a.shape, b.shape, transpose_a, transpose_b, a.itemsize)
+    work = np.full((1, 1, size), np.nan, a.dtype)
     kernels.matmul(a, b, out, work, transpose_a, transpose_b)
     return out
 
@@ -50,7 +51,7 @@ def test_every_layout_of_every_shape(batches, m, n, k, flags, dtype):
 @BOTH
 @pytest.mark.parametrize("flags", [(0, 0), (0, 1), (1, 0)])
 @pytest.mark.parametrize("shape", [(130, 250, 600), (100, 403, 1040), (60, 100, 784), (16, 500, 90), (2, 700, 400),
-                                   (700, 1, 900)])
+                                   (700, 1, 900), (130, 530, 1100), (40, 1100, 530), (1, 5000, 90), (1, 40, 12000)])
 def test_several_blocks_and_slices_give_the_same_bits_on_any_number_of_threads(dtype, shape, flags, rng):
     a, b = operands(rng, dtype, 1, 1, *shape, *flags)
     out = product(cpu, a, b, *flags)
@@ -72,7 +73,8 @@ def test_linear_adds_the_bias(dtype, bias, shape, rng):
     x, weight = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((n, k)).astype(dtype)
     offset = rng.standard_normal(n if bias else 0).astype(dtype)
     out, exact = np.full((m, n), np.nan, dtype), np.empty((m, n))
-    cpu.linear_forward(x, weight, offset, out, np.full(cpu.linear_forward_workspace(x, weight, offset), np.nan, dtype))
+    size = cpu.linear_forward_workspace(x.shape, weight.shape, x.itemsize)
+    cpu.linear_forward(x, weight, offset, out, np.full((1, size), np.nan, dtype))
     reference.linear_forward(*(v.astype(np.float64) for v in (x, weight, offset)), exact, exact[:0])
     np.testing.assert_allclose(out, exact, rtol=0, atol=TOLERANCE[dtype] * 4 * max(1, k) ** 0.5)
 
@@ -90,9 +92,19 @@ def test_nan_and_infinity_reach_exactly_their_row_and_column(dtype, rng):
 
 
 def test_scratch_memory_is_not_overrun(rng):
-    for m, n, k in [(9, 65, 7), (1, 1, 1), (33, 33, 33)]:
-        a, b = operands(rng, np.float32, 2, 1, m, n, k, False, True)
-        size = cpu.matmul_workspace(a, b, 0, 1)
-        work, out = np.full(size + 256, 7, np.float32), np.empty((2, m, n), np.float32)
-        cpu.matmul(a, b, out, work[:size], 0, 1)
-        assert (work[size:] == 7).all()
+    for m, n, k in [(9, 65, 7), (1, 1, 1), (33, 33, 33), (130, 530, 1100)]:
+        for flags in [(0, 0), (0, 1), (1, 0)]:
+            a, b = operands(rng, np.float32, 2, 1, m, n, k, *flags)
+            size = cpu.matmul_workspace(a.shape, b.shape, *flags, 4)
+            work, out = np.full((1, 1, size + 256), 7, np.float32), np.empty((2, m, n), np.float32)
+            cpu.matmul(a, b, out, work[:, :, :size], *flags)
+            assert (work[:, :, size:] == 7).all()
+
+
+def test_scratch_memory_for_one_thread_is_enough(rng):
+    a, b = operands(rng, np.float32, 2, 1, 130, 530, 1100, False, True)
+    size = cpu.matmul_workspace(a.shape, b.shape, 0, 1, 4) // numba.config.NUMBA_NUM_THREADS
+    work, out = np.full((1, 1, size + 256), 7, np.float32), np.empty((2, 130, 530), np.float32)
+    cpu.matmul(a, b, out, work[:, :, :size], 0, 1)
+    check(out, a, b, 0, 1)
+    assert (work[:, :, size:] == 7).all()

@@ -16,8 +16,11 @@ from minigrad.kernels import cpu, reference
 from minigrad.kernels.cpu import simd
 
 def compare(name, inputs, shape, numbers):
-    work = np.full(getattr(cpu, name + "_workspace")(*inputs, *(shape if "conv" in name else ()), *numbers), np.nan,
-                   inputs[0].dtype)
+    if name == "matmul":
+        size = 1, 1, cpu.matmul_workspace(*[v.shape for v in inputs], *numbers, inputs[0].itemsize)
+    else:
+        size = getattr(cpu, name + "_workspace")(*inputs, *shape, *numbers)
+    work = np.full(size, np.nan, inputs[0].dtype)
     out, exact = np.full(shape, np.nan, inputs[0].dtype), np.empty(shape)
     more = (out.ravel()[:0],) if name == "conv2d_grad_weight" else ()
     getattr(cpu, name)(*inputs, out, *more, work, *numbers)
@@ -30,7 +33,7 @@ rng = np.random.default_rng(0)
 for dtype in TYPES:
     def draw(*shape):
         return rng.standard_normal(shape).astype(dtype)
-    for m, n, k in [(7, 17, 33), (9, 35, 8), (13, 70, 5)]:
+    for m, n, k in [(7, 17, 33), (9, 35, 8), (13, 70, 5), (1, 19, 21), (2, 90, 11)]:
         for flags in [(0, 0), (0, 1), (1, 0), (1, 1)]:
             a, b = draw(1, *((k, m) if flags[0] else (m, k))), draw(1, *((n, k) if flags[1] else (k, n)))
             compare("matmul", (a, b), (1, m, n), flags)
