@@ -13,7 +13,7 @@ this is 1.05 to 1.3 times as fast at 32 channels and more (two cores, AVX2, both
 from numba import config
 
 from minigrad.kernels.cpu.compile import inline
-from minigrad.kernels.cpu.packing import pad_rows, transpose
+from minigrad.kernels.cpu.packing import count_taps, pad_rows, transpose
 from minigrad.kernels.cpu.parallel import merged, parallel_for, parallel_kernel
 from minigrad.kernels.cpu.simd import PIXELS, VECTOR_BYTES, channels_tile, keep_scalar, lanes_of, put_integer
 from minigrad.kernels.cpu.winograd import (
@@ -60,16 +60,6 @@ def _layout(images, channels, width, rows, columns, left, extra_h, extra_w, step
 
 
 _layout_compiled = inline(_layout)
-
-
-@merged
-def _count_taps(work, kernel, phase, pad, stride, dilation):
-    """Taps of the kernel that reach the output's `phase`."""
-    count = 0
-    for k in range(kernel):
-        keep_scalar(work)
-        count += (phase + pad - k * dilation) % stride == 0
-    return count
 
 
 @merged
@@ -176,8 +166,8 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, numbers, source, padding
             start, pixel_at = 0, pixels_at
             for phase in range(phases_h * phases_w):
                 row, column = phase // phases_w, phase % phases_w
-                depth = (c_in * _count_taps(work, kernel_h, row, pad_h, phases_h, dilation_h)
-                         * _count_taps(work, kernel_w, column, pad_w, phases_w, dilation_w))
+                depth = (c_in * count_taps(work, kernel_h, row, pad_h, phases_h, dilation_h)
+                         * count_taps(work, kernel_w, column, pad_w, phases_w, dilation_w))
                 columns = _phase_size(column, phases_w, out_width, 0, out_width)
                 pixels = count * columns * _phase_size(row, phases_h, out_height, first, last)
                 all_pixels = _up(together * columns * _phase_size(row, phases_h, out_height, 0, band))

@@ -17,7 +17,7 @@ correlation per phase of the input, each with the taps that reach it.
 from numba import config
 
 from minigrad.kernels.cpu.compile import inline
-from minigrad.kernels.cpu.packing import pack_panel, pad_rows
+from minigrad.kernels.cpu.packing import count_taps, pack_panel, pad_rows
 from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel
 from minigrad.kernels.cpu.simd import (
     ROWS,
@@ -63,16 +63,6 @@ def _layout(channels, height, width, rows, columns, top, left, step_h, step_w, p
 
 
 _layout_compiled = inline(_layout)
-
-
-@inline
-def _count_taps(work, kernel, phase, pad, stride, dilation):
-    """Taps of the kernel that reach the output's `phase`."""
-    count = 0
-    for k in range(kernel):
-        keep_scalar(work)
-        count += (phase + pad - k * dilation) % stride == 0
-    return count
 
 
 @inline
@@ -133,8 +123,8 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, numbers, source, padding
         start = 0
         for phase in range(out_step_h * out_step_w):
             row_phase, column_phase = phase // out_step_w, phase % out_step_w
-            depth = (c_in * _count_taps(work, kernel_h, row_phase, pad_h, out_step_h, dilation_h)
-                     * _count_taps(work, kernel_w, column_phase, pad_w, out_step_w, dilation_w))
+            depth = (c_in * count_taps(work, kernel_h, row_phase, pad_h, out_step_h, dilation_h)
+                     * count_taps(work, kernel_w, column_phase, pad_w, out_step_w, dilation_w))
             columns = (out_width - column_phase + out_step_w - 1) // out_step_w
             bottom = min(last, (out_height - row_phase + out_step_h - 1) // out_step_h)
             line = (bottom - first - 1) * pitch + columns if bottom > first and columns > 0 else 0

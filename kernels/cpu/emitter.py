@@ -196,44 +196,6 @@ class Emitter:
                 final[r][v].add_incoming(results[r][v], loop)
         return final
 
-    def store_tile(self, sums, c, step, add, rows, columns):
-        """Write the tile's first `rows` rows and `columns` columns to `c`, or add them to it."""
-        builder, height, width = self.builder, len(sums), len(sums[0])
-        adding = builder.icmp_signed("!=", add, ir.Constant(INDEX, 0))
-        pointers = [self.at(c, builder.mul(step, ir.Constant(INDEX, r))) for r in range(height)]
-
-        def masked():
-            everything = builder.select(adding, columns, ir.Constant(INDEX, 0))
-            for v in range(width):
-                mask = self.mask(builder.sub(columns, ir.Constant(INDEX, v * self.lanes)))
-                old_mask = self.mask(builder.sub(everything, ir.Constant(INDEX, v * self.lanes)))
-                for r in range(height):
-                    valid = builder.icmp_signed(">", rows, ir.Constant(INDEX, r))
-                    target = self.at(pointers[r], v * self.lanes)
-                    old = self.load_masked(target, self.mask_and(old_mask, valid))
-                    self.store_masked(builder.fadd(sums[r][v], old), target, self.mask_and(mask, valid))
-
-        def plain(before):
-            for r in range(height):
-                for v in range(width):
-                    target = self.at(pointers[r], v * self.lanes)
-                    value = builder.fadd(sums[r][v], self.load_vector(target)) if before else sums[r][v]
-                    self.store_vector(value, target)
-
-        if FREE_MASKS:
-            masked()
-            return
-        whole = builder.and_(builder.icmp_signed(">=", rows, ir.Constant(INDEX, height)),
-                             builder.icmp_signed(">=", columns, ir.Constant(INDEX, width * self.lanes)))
-        with builder.if_else(whole) as (inside, edge):
-            with inside, builder.if_else(adding) as (more, first):
-                with more:
-                    plain(True)
-                with first:
-                    plain(False)
-            with edge:
-                masked()
-
 
 def vectorised(twin, lanes=None):
     """Decorate ``emit(emitter, *arguments)``, which emits LLVM code, as an intrinsic of the same arguments.

@@ -25,6 +25,16 @@ _zero = zero_vector()
 
 
 @inline
+def count_taps(work, kernel, phase, pad, stride, dilation):
+    """Taps of the kernel that reach the output's `phase`."""
+    count = 0
+    for k in range(kernel):
+        keep_scalar(work)
+        count += (phase + pad - k * dilation) % stride == 0
+    return count
+
+
+@inline
 def pack_panel(x, at, step, depth_step, valid, depth, out, out_at, width):
     """``out[k, i] = x[at + i * step + k * depth_step]`` for a panel (depth, width); zeros for i >= valid.
 

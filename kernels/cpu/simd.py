@@ -13,12 +13,13 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
+from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.emitter import FREE_MASKS, INDEX, PIXELS, ROWS, VECTOR_BYTES, VECTORS, vectorised
 
 __all__ = [
     "FREE_MASKS", "PIXELS", "ROWS", "VECTOR_BYTES", "VECTORS", "add_constant", "channels_tile", "copy_block",
     "copy_even", "copy_vector", "copy_window", "dot_rows", "filter_tile", "gather_tile", "keep_scalar", "lanes_of",
-    "panel_tile", "put_integer", "transpose_block", "transpose_whole", "vectors_for", "zero_vector",
+    "put_integer", "transpose_block", "transpose_whole", "vectors_for", "zero_vector",
 ]
 
 
@@ -34,7 +35,7 @@ def vectors_for(rest, lanes):
 
 
 if not numba.config.DISABLE_JIT:
-    lanes_of, vectors_for = numba.njit(lanes_of), numba.njit(vectors_for)
+    lanes_of, vectors_for = inline(lanes_of), inline(vectors_for)
 
 
 def _keep_scalar_twin(array):
@@ -68,38 +69,6 @@ def _multiply_panels(a, b, c, c_at, step, add, rows, columns):
         for r in range(product.shape[0]):
             line = flat[c_at + r * step : c_at + r * step + product.shape[1]]
             line[...] = line + product[r] if add else product[r]
-
-
-def panel_tile(rows, vectors):
-    """A matrix product's tile: ``f(a, a_at, b, b_at, b_step, depth, c, c_at, c_step, add, m, n)``.
-
-    ``c[i, j] (+)= sum over k of a[k, i] * b[k, j]`` for i < m <= rows and j < n <= vectors * lanes, where `a` is packed
-    as (depth, rows) and row k of `b` lies at ``b_at + k * b_step``. `add` says whether to add to `c`.
-    """
-
-    def twin(a, a_at, b, b_at, b_step, depth, c, c_at, c_step, add, m, n):
-        a, b = a.reshape(-1), b.reshape(-1)
-        width = vectors * lanes_of(c)
-        left = a[a_at : a_at + depth * rows].reshape(depth, rows)
-        right = b[b_at + b_step * np.arange(depth)[:, None] + np.arange(width)] if depth else b[:0].reshape(0, 0)
-        _multiply_panels(left, right, c, c_at, c_step, add, min(m, rows), min(n, width))
-
-    @vectorised(twin)
-    def tile(emit, a, a_at, b, b_at, b_step, depth, c, c_at, c_step, add, m, n):
-        a, b, c = emit.at(a, a_at), emit.at(b, b_at), emit.at(c, c_at)
-        mul = emit.builder.mul
-
-        def a_element(k, r):
-            return emit.at(a, mul(k, ir.Constant(INDEX, rows)), r)
-
-        def b_vector(k):
-            row = emit.at(b, mul(k, b_step))
-            return [emit.load_vector(emit.at(row, v * emit.lanes)) for v in range(vectors)]
-
-        sums = emit.accumulate(rows, vectors, depth, a_element, b_vector)
-        emit.store_tile(sums, c, c_step, add, m, n)
-
-    return tile
 
 
 def transpose_block(size):

@@ -77,27 +77,3 @@ def test_an_unknown_width_is_an_error():
     result = subprocess.run([sys.executable, "-c", "import minigrad.kernels.cpu.simd"], env=environment,
                             capture_output=True, text=True, timeout=120)
     assert "MINIGRAD_LANES expects the bytes of a vector, 64, 32 or 16, got '24'" in result.stderr
-
-
-@pytest.mark.skipif(not JIT or simd.VECTOR_BYTES < 64, reason="needs AVX-512")
-def test_the_tile_stays_in_the_widest_registers():
-    """512-bit vectors are not split in two, and no accumulator is spilled inside the loop over the depth."""
-    import numba
-    import numpy as np
-
-    rows, width = simd.ROWS, simd.VECTORS * simd.VECTOR_BYTES // 4
-    tile = simd.panel_tile(rows, simd.VECTORS)
-
-    @numba.njit
-    def one(a, b, c, depth):
-        tile(a, 0, b, 0, width, depth, c, 0, width, 0, rows, width)
-
-    depth = 5
-    a, b, c = (np.ones(size, np.float32) for size in (rows * depth, width * depth, rows * width))
-    one(a, b, c, depth)
-    (assembly,) = one.inspect_asm().values()
-    lines = [line.strip() for line in assembly.splitlines()]
-    products = [i for i, line in enumerate(lines) if line.startswith("vfmadd")]
-    assert products and all("zmm" in lines[i] for i in products)
-    loop = lines[products[0] : products[-1] + 1]
-    assert not [line for line in loop if "zmm" in line and ("(%rsp" in line or "(%rbp" in line)]
