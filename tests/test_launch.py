@@ -6,18 +6,23 @@ import types
 import numba
 import numpy as np
 import pytest
+from numba.core.registry import CPUDispatcher
 
 from minigrad.kernels.cpu import elementwise, launch, optim
 
-pytestmark = pytest.mark.skipif(not launch.possible(), reason="launches go through Numba or Python here")
+pytestmark = pytest.mark.skipif(
+    not launch.possible() or not isinstance(elementwise.mul, CPUDispatcher),
+    reason="launches go through Numba or Python here",
+)
 
 
 @pytest.fixture
 def module():
     """Kernels of a module of their own, none called yet."""
     made = types.ModuleType("kernels")
-    made.mul, made.pow_scalar, made.eq, made.sgd = (
-        elementwise.mul, elementwise.pow_scalar, elementwise.eq, optim.sgd)
+    made.mul, made.pow_scalar, made.eq, made.fill = (
+        elementwise.mul, elementwise.pow_scalar, elementwise.eq, elementwise.fill)
+    made.sgd = optim.sgd
     launch.install(made)
     return made
 
@@ -86,6 +91,28 @@ def test_what_does_not_fit_goes_to_the_dispatcher(module):
         module.mul(a, a)
     with pytest.raises(TypeError, match="too many arguments"):
         module.mul(a, a, out, out)
+
+
+def test_an_int_that_does_not_fit(module):
+    out = np.zeros(3, np.int64)
+    often(lambda: module.fill(out, -1))
+    assert is_specialised(module.fill) and (out == -1).all()
+    with pytest.raises(OverflowError):
+        module.fill(out, 2**63)
+    assert (out == -1).all()
+
+
+def test_a_launcher_that_somebody_holds_makes_each_function_once(module):
+    held, a, out = module.mul, np.ones(3, np.float32), np.empty(3, np.float32)
+    often(lambda: held(a, a, out), 10 * launch.OFTEN)
+    assert len(held.front) == 1
+
+
+def test_what_others_have_put_in_the_place_stays(module):
+    held, a, out = module.mul, np.ones(3, np.float32), np.empty(3, np.float32)
+    module.mul = spy = lambda *arguments: held(*arguments)
+    often(lambda: module.mul(a, a, out))
+    assert module.mul is spy
 
 
 def test_nothing_is_leaked(module):

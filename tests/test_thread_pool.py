@@ -85,6 +85,65 @@ def test_two_threads_are_at_work_at_once():
 
 
 @own
+def test_a_look_at_the_clock_takes_no_stack():
+    """A helper takes millions in its life, inside one call."""
+
+    @numba.njit
+    def look(times):
+        before = now()
+        for _ in range(times):
+            before = min(before, now())
+        return before
+
+    assert look(3_000_000) > 0
+
+
+@own
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_threads_that_cannot_be_started_are_done_without(allowed):
+    result = _run(f"""
+        import threading, numpy as np
+        start, started = threading.Thread.start, []
+        def limited(thread):
+            if len(started) == {allowed}:
+                raise RuntimeError("can't start new thread")
+            started.append(thread)
+            start(thread)
+        threading.Thread.start = limited
+        from minigrad.device import cpu
+        x = np.ones(1 << 20, np.float32)
+        cpu.kernels.add(x, x, x)
+        print(x.sum() == 2 << 20, len(started))
+    """, NUMBA_NUM_THREADS="3")
+    assert result == f"True {allowed}"
+
+
+@own
+def test_fewer_blocks_than_threads():
+    result = _run("""
+        import time, numpy as np, numba
+        from minigrad.kernels.cpu.compile import inline
+        from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel
+        @inline
+        def count(block, seen):
+            seen[block] += 1
+        @parallel_kernel(name="count_blocks")
+        def blocks(seen):
+            parallel_for(count, seen.size, True, (seen,))
+        for threads in (40, 3, 2, 40):
+            numba.set_num_threads(threads)
+            for size in (2, 3, 5, 39, 41):
+                for pause in (0, 0.002):  # awake, asleep
+                    time.sleep(pause)
+                    seen = np.zeros(size, np.int64)
+                    blocks(seen)
+                    assert (seen == 1).all()
+        print("done")
+    """, NUMBA_NUM_THREADS="40")
+    assert result == "done"
+
+
+@own
 def test_one_thread_uses_no_helper():
     before = numba.get_num_threads()
     jobs = thread_pool.pool.memory.copy()

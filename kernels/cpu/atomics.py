@@ -13,7 +13,8 @@ from numba.extending import intrinsic
 
 INTEGER, POINTER = ir.IntType(64), ir.IntType(8).as_pointer()
 ORDER = "seq_cst"
-_WAIT, _WAKE = 128, 129  # FUTEX_WAIT and FUTEX_WAKE with FUTEX_PRIVATE_FLAG (linux/futex.h)
+_WAIT, _WAKE = 137, 138  # FUTEX_WAIT_BITSET and FUTEX_WAKE_BITSET with FUTEX_PRIVATE_FLAG (linux/futex.h)
+ANYBODY = 0xFFFFFFFF
 _FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform.startswith("linux") else None
 _CLOCK_MONOTONIC = 1  # linux/time.h
 HAS_FUTEX = _FUTEX is not None and sys.maxsize > 2**32
@@ -65,7 +66,8 @@ def now(typingctx):
     """A clock that never goes back, in nanoseconds. A look at it takes about 30."""
 
     def emit(context, builder, signature, arguments):
-        time = builder.alloca(INTEGER, 2)  # a timespec: seconds, nanoseconds
+        # A timespec: seconds, nanoseconds. Once in the function, not at every look, which would use up the stack.
+        time = cgutils.alloca_once(builder, INTEGER, size=2)
         kind = ir.FunctionType(ir.IntType(32), [ir.IntType(32), time.type])
         clock = cgutils.get_or_insert_function(builder.module, kind, "clock_gettime")
         builder.call(clock, [ir.IntType(32)(_CLOCK_MONOTONIC), time])
@@ -75,26 +77,26 @@ def now(typingctx):
     return types.int64(), emit
 
 
-def _futex(builder, p, operation, value):
+def _futex(builder, p, operation, value, mask):
     kind = ir.FunctionType(INTEGER, [INTEGER], var_arg=True)
     syscall = cgutils.get_or_insert_function(builder.module, kind, "syscall")
     address = builder.ptrtoint(p, INTEGER)
-    builder.call(syscall, [INTEGER(_FUTEX), address, INTEGER(operation), value, INTEGER(0)])
+    builder.call(syscall, [INTEGER(_FUTEX), address, INTEGER(operation), value, INTEGER(0), INTEGER(0), mask])
 
 
 @intrinsic
-def sleep(typingctx, address, value):
+def sleep(typingctx, address, value, mask):
     """Sleep until `wake` is called for the address, unless the 32 bits there are no longer those of `value`.
 
-    It may also return for no reason.
+    The masks of the two calls, 32 bits each, must have one in common. It may also return for no reason.
     """
-    return _on_words(2, lambda builder, p, value: _futex(builder, p, _WAIT, value), types.void)
+    return _on_words(3, lambda builder, p, value, mask: _futex(builder, p, _WAIT, value, mask), types.void)
 
 
 @intrinsic
-def wake(typingctx, address, count):
+def wake(typingctx, address, count, mask):
     """Wake at most `count` threads that sleep at an address."""
-    return _on_words(2, lambda builder, p, count: _futex(builder, p, _WAKE, count), types.void)
+    return _on_words(3, lambda builder, p, count, mask: _futex(builder, p, _WAKE, count, mask), types.void)
 
 
 @intrinsic

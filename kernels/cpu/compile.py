@@ -210,7 +210,7 @@ def chosen(choose):
 
 def inline(function):
     """A device of the kernels' own: a small function that LLVM inlines into its callers."""
-    return numba.njit(function, _nrt=True, no_cpython_wrapper=True, **OPTIONS)
+    return numba.njit(function, _nrt=True, **OPTIONS)
 
 
 def machine_code(module):

@@ -18,6 +18,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core.registry import CPUDispatcher
 from numba.np.numpy_support import as_dtype
 
 from minigrad.kernels.cpu.compile import machine_code
@@ -27,8 +28,8 @@ OFTEN = 32  # calls before a kernel gets a function of its own, which takes 2 to
 MOST = 4  # functions for one kernel, of different types
 
 # Where CPython and NumPy keep what is read here, in bytes from an object's start (object.h, cpython/tupleobject.h and
-# numpy/ndarraytypes.h; the same since Python 3.0 and NumPy 1.0).
-TYPE, ITEMS = 8, 24
+# numpy/ndarraytypes.h). NumPy's are the same since 1.0; a tuple's items follow its head, which grew in Python 3.14.
+TYPE, ITEMS = 8, tuple.__basicsize__
 DATA, NDIM, EXTENTS, STRIDES, DTYPE, FLAGS = 16, 24, 32, 40, 56, 64
 USABLE = 0x0001 | 0x0100 | 0x0400  # NPY_ARRAY_C_CONTIGUOUS, ALIGNED, WRITEABLE
 METH_FASTCALL = 0x0080
@@ -39,7 +40,7 @@ def possible():
     if (numba.config.DISABLE_JIT or numba.config.BOUNDSCHECK or sys.implementation.name != "cpython"
             or sys.maxsize < 2**32 or object.__basicsize__ != 16 or sysconfig.get_config_var("Py_GIL_DISABLED")):
         return False
-    x = np.zeros((2, 3), np.float32)
+    x, pair = np.zeros((2, 3), np.float32), (int, float)
     word, half = ctypes.c_int64.from_address, ctypes.c_int32.from_address
     extents, strides = word(id(x) + EXTENTS).value, word(id(x) + STRIDES).value
     return (
@@ -48,6 +49,7 @@ def possible():
         and [word(extents + 8 * i).value for i in range(2)] == [2, 3]
         and [word(strides + 8 * i).value for i in range(2)] == [12, 4]
         and word(id(x) + DTYPE).value == id(np.dtype(np.float32))
+        and [word(id(pair) + ITEMS + 8 * i).value for i in range(2)] == [id(int), id(float)]
     )  # fmt: skip
 
 
@@ -57,30 +59,32 @@ class Launcher:
     Parameters
     ----------
     dispatcher : numba dispatcher
-    replace : callable
-        Is given what should be called in the launcher's place from then on.
+    module : module
+        Has the kernel under its name, where this launcher is put, and later what it makes.
     """
 
-    def __init__(self, dispatcher, replace):
-        self.dispatcher, self.replace = dispatcher, replace
-        self.calls, self.front = 0, []
-        self.__name__ = dispatcher.__name__
+    def __init__(self, dispatcher, module, name):
+        self.dispatcher, self.module, self.__name__ = dispatcher, module, name
+        self.calls, self.front = 0, {}  # the functions made so far by their types, the latest last
+        setattr(module, name, self)
 
     def __call__(self, *arguments):
         self.dispatcher(*arguments)
         self.calls += 1
-        if self.calls % OFTEN == 0 and len(self.front) < MOST:
+        if self.calls % OFTEN == 0:
             self._specialise(arguments)
 
     def _specialise(self, arguments):
+        """Make a function for these types, unless it is there and somebody just holds on to this launcher."""
         kinds = tuple([numba.typeof(a) for a in arguments])
         compiled = self.dispatcher.overloads.get(kinds)
-        if compiled is None or not all(map(_is_known, kinds)):  # called with what Numba converts first
+        in_place = [self, *self.front.values()]
+        if (compiled is None or kinds in self.front or len(self.front) == MOST
+                or not all(map(_is_plain, arguments, kinds)) or getattr(self.module, self.__name__) not in in_place):
             return
         address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-        behind = self.front[-1] if self.front else self
-        self.front.append(_builtin(_code(kinds), (behind, address)))
-        self.replace(self.front[-1])
+        self.front[kinds] = _builtin(_code(kinds), (in_place[-1], address))
+        setattr(self.module, self.__name__, self.front[kinds])
 
 
 def dispatcher_of(kernel):
@@ -90,10 +94,12 @@ def dispatcher_of(kernel):
     return getattr(kernel, "dispatcher", kernel)
 
 
-def _is_known(kind):
+def _is_plain(value, kind):
+    """Whether a function would know the argument again."""
     if isinstance(kind, types.Array):
-        return kind.layout == "C" and kind.mutable and kind.aligned
-    return kind in (types.int64, types.float64)
+        usable = kind.layout == "C" and kind.mutable and kind.aligned
+        return usable and type(value) is np.ndarray and value.dtype is as_dtype(kind.dtype)
+    return type(value) in (int, float)
 
 
 class _MethodDef(ctypes.Structure):
@@ -103,16 +109,16 @@ class _MethodDef(ctypes.Structure):
                 ("doc", ctypes.c_char_p))
 
 
-_kept = []  # method definitions and machine code: functions refer to them and live as long as the process
+_kept = []  # method definitions and machine code: functions refer to them, also when the interpreter ends
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_kept))
 
 
 def _builtin(address, bound):
     """A builtin function of Python around machine code, which is given `bound` as its first argument."""
-    new = ctypes.pythonapi.PyCFunction_NewEx
-    new.restype, new.argtypes = ctypes.py_object, [ctypes.POINTER(_MethodDef), ctypes.py_object, ctypes.c_void_p]
+    kind = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
     method = _MethodDef(b"kernel", address, METH_FASTCALL, None)
     _kept.append(method)
-    return new(ctypes.byref(method), bound, None)
+    return kind(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(method), bound, None)
 
 
 @functools.cache
@@ -142,6 +148,8 @@ class _Emission:
         objects = [builder.load(builder.gep(self.arguments, [WORD(i)])) for i in range(len(self.kinds))]
         for value, kind in zip(objects, self.kinds, strict=True):
             self.check(value, kind)
+        integers = [v for v, kind in zip(objects, self.kinds, strict=True) if kind == types.int64]
+        self.numbers = {value: self.integer(value) for value in integers}
         values = [v for value, kind in zip(objects, self.kinds, strict=True) for v in self.unpacked(value, kind)]
         places = [builder.alloca(POINTER), builder.alloca(POINTER)]  # of a result and an exception: there are none
         number = self.word(self.bound, ITEMS + 8)
@@ -186,11 +194,21 @@ class _Emission:
             flags = self.builder.and_(self.word(value, FLAGS, HALF), HALF(USABLE))
             self.require(equal(flags, HALF(USABLE)))
 
+    def integer(self, value):
+        """An int as a word; what does not fit into one is the dispatcher's to refuse."""
+        number = self.python("PyLong_AsLongLong", WORD, value)
+        failed = self.builder.icmp_signed("==", number, WORD(-1))
+        with self.builder.if_then(failed, likely=False):  # or it is -1
+            error = self.python("PyErr_Occurred", WORD)
+            self.python("PyErr_Clear", ir.VoidType())
+            self.require(self.builder.icmp_signed("==", error, WORD(0)))
+        return number
+
     def unpacked(self, value, kind):
         """An object as Numba passes it: a number, or the fields of an array one by one."""
         builder = self.builder
         if kind == types.int64:
-            return [self.python("PyLong_AsLongLong", WORD, value)]
+            return [self.numbers[value]]
         if kind == types.float64:
             return [self.python("PyFloat_AsDouble", ir.DoubleType(), value)]
         null = POINTER(None)
@@ -208,5 +226,5 @@ def install(module):
     if not possible():
         return
     for name, kernel in list(vars(module).items()):
-        if isinstance(kernel, numba.core.registry.CPUDispatcher):
-            setattr(module, name, Launcher(kernel, functools.partial(setattr, module, name)))
+        if isinstance(kernel, CPUDispatcher):
+            Launcher(kernel, module, name)

@@ -27,7 +27,7 @@ import numpy as np
 from llvmlite import ir
 
 from minigrad.kernels.cpu import numba_pool
-from minigrad.kernels.cpu.atomics import HAS_FUTEX, add, call_blocks, load, now, replace, sleep, store, wake
+from minigrad.kernels.cpu.atomics import ANYBODY, HAS_FUTEX, add, call_blocks, load, now, replace, sleep, store, wake
 from minigrad.kernels.cpu.compile import inline, kernel, machine_code
 
 # The pool's memory, in bytes from its start; what different threads write lies in different cache lines.
@@ -68,7 +68,13 @@ def _take_blocks(pool, me):
 
 
 @inline
-def _wait_for_job(pool, seen, patience):
+def _mask(helpers):
+    """A bit for each of helpers 1 ... `helpers`; more than there are bits share them."""
+    return ANYBODY if helpers >= 32 else (1 << helpers) - 1
+
+
+@inline
+def _wait_for_job(pool, me, seen, patience):
     """Look, then sleep, until there is a job of another number than `seen`; returns the patience left."""
     start = last = now()
     while load(pool + JOB) >> 32 == seen:
@@ -78,26 +84,28 @@ def _wait_for_job(pool, seen, patience):
         last = time
         if time - start > patience:
             add(pool + SLEEPERS, 1)
-            sleep(pool + NUMBER, seen)
+            sleep(pool + NUMBER, seen, 1 << (me - 1) % 32)
             add(pool + SLEEPERS, -1)
             start = last = now()
     return min(MOST, patience + patience // 64)
 
 
 @inline
-def _enter(pool):
-    """Count oneself in, if the job is open; returns its word, as it was before or, closed, as it is."""
+def _enter(pool, me):
+    """Count oneself in, if the job is open and has a place for `me`; returns its word, and whether one is in."""
     job = load(pool + JOB)
-    while job & OPEN and not replace(pool + JOB, job, job + 1):
+    while job & OPEN and me < load(pool + THREADS):
+        if replace(pool + JOB, job, job + 1):
+            return job, True
         job = load(pool + JOB)
-    return job
+    return job, False
 
 
 @inline
 def _leave(pool):
     before = add(pool + JOB, -1)
     if not before & OPEN and _helpers_inside(before) == 1 and load(pool + WAITING):
-        wake(pool + JOB, 1)
+        wake(pool + JOB, 1, ANYBODY)
 
 
 @inline
@@ -110,7 +118,7 @@ def _wait_for_helpers(pool):
             store(pool + WAITING, 1)
             job = load(pool + JOB)
             if _helpers_inside(job):
-                sleep(pool + JOB, job & 0xFFFFFFFF)
+                sleep(pool + JOB, job & 0xFFFFFFFF, ANYBODY)
         job = load(pool + JOB)
     store(pool + WAITING, 0)
 
@@ -120,11 +128,11 @@ def help_out(pool, me):
     """What helper number `me` does all day."""
     seen, patience = load(pool + JOB) >> 32, MOST
     while not load(pool + ENDED):
-        patience = _wait_for_job(pool, seen, patience)
-        job = _enter(pool)
+        patience = _wait_for_job(pool, me, seen, patience)
+        job, inside = _enter(pool, me)
         seen = job >> 32
-        if job & OPEN:
-            if me < load(pool + THREADS):
+        if inside:
+            if me < load(pool + THREADS):  # certain only now: before, it may have been another job's
                 _take_blocks(pool, me)
             _leave(pool)
 
@@ -148,9 +156,8 @@ def share_out(pool, function, count, data, threads):
         store(pool + SHARES + i * LINE + 8, (i + 1) * count // threads)
     number = ((load(pool + JOB) >> 32) + 1) & 0x7FFFFFFF
     store(pool + JOB, number << 32 | OPEN)
-    sleepers = load(pool + SLEEPERS)
-    if sleepers > 0:
-        wake(pool + NUMBER, sleepers)
+    if load(pool + SLEEPERS) > 0:
+        wake(pool + NUMBER, threads - 1, _mask(threads - 1))
     _take_blocks(pool, 0)
     if _helpers_inside(add(pool + JOB, -OPEN)):
         _wait_for_helpers(pool)
@@ -162,7 +169,7 @@ def end(pool):
     """Make the helpers return from `help_out`."""
     store(pool + ENDED, 1)
     add(pool + JOB, 1 << 32)  # a new number, so that nobody falls asleep waiting for one
-    wake(pool + NUMBER, 1 << 30)
+    wake(pool + NUMBER, 1 << 30, ANYBODY)
 
 
 class Pool:
@@ -177,6 +184,8 @@ class Pool:
     def __init__(self, threads):
         self.threads = threads
         self.memory = np.zeros(SHARES + (threads + 1) * LINE, np.uint8)
+        # Never freed: a thread of the user's may still be inside a kernel when the interpreter is gone.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.memory))
         start = self.memory.__array_interface__["data"][0]
         self.address = start + -start % LINE
         self.start()
@@ -184,17 +193,24 @@ class Pool:
         atexit.register(self.end)
 
     def start(self):
-        """Start the helpers; in a forked process the parent's are not there, whatever they were doing."""
+        """Start the helpers, or as many as the system allows: none has to be there.
+
+        In a forked process the parent's are not there, whatever they were doing; new ones take 1 to 10 ms.
+        """
         self.memory[:] = 0
-        self.helpers = [
-            threading.Thread(target=help_out, args=(self.address, i), name=f"minigrad kernel {i}", daemon=True)
-            for i in range(1, self.threads)
-        ]
-        for helper in self.helpers:
-            helper.start()
+        self.helpers = []
+        for number in range(1, self.threads):
+            helper = threading.Thread(
+                target=help_out, args=(self.address, number), name=f"minigrad kernel {number}", daemon=True
+            )
+            try:
+                helper.start()
+            except RuntimeError:  # can't start new thread
+                break
+            self.helpers.append(helper)
 
     def end(self):
-        """Have the helpers return before the memory goes. What is launched after that runs on the caller alone."""
+        """Have the helpers return before the process ends. What is launched after that runs on the caller alone."""
         end(self.address)
         for helper in self.helpers:
             helper.join()

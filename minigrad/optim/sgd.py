@@ -56,8 +56,7 @@ class SGD(Optimizer):
             for param in params:
                 first = 0
                 if momentum:
-                    state = self.state.get(param)
-                    buffer = state and state["momentum_buffer"]
+                    buffer = self.state.get(param, {}).get("momentum_buffer")
                     if buffer is None:
                         buffer = self.zeros_like(param)
                         self.state[param] = {"momentum_buffer": buffer}
