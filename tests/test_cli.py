@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from minigrad import cli
+from minigrad.cli.interrupts import held
 from minigrad.version import __version__
 
 pytest.importorskip("rich", reason="the command line needs rich")
@@ -196,6 +197,20 @@ def test_compilations_are_shown_on_a_terminal_if_nobody_else_does(monkeypatch, s
     for listener in listeners:
         listener("start", "matmul", None)
     assert ("compiling matmul" in sys.stderr.getvalue()) == shown
+
+
+@pytest.mark.skipif(not hasattr(signal, "raise_signal"), reason="needs signals")
+def test_ctrl_c_waits_while_it_is_held():
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        with held():
+            signal.raise_signal(signal.SIGINT)
+            done.append("whole")
+        done.append("not reached")
+    assert done == ["whole"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with held():
+        done.append("again")
+    assert done == ["whole", "again"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")

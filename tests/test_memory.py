@@ -17,7 +17,7 @@ import minigrad as mg
 def work():
     x = [mg.zeros(1_000_000) for _ in range(5)]  # 20 MB, freed when the function returns
 
-for _ in range(3):
+for _ in range(20):  # often enough for everything that is made once
     work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):

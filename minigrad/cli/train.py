@@ -137,6 +137,7 @@ def _fit(options, trainer, console):
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     from minigrad.cli.checkpoint import save
+    from minigrad.cli.interrupts import held
     from minigrad.compiling import Compilations, TerminalLine
     from minigrad.kernels.cpu.compile import compile_listeners
 
@@ -169,7 +170,8 @@ def _fit(options, trainer, console):
         while loader.epoch < options.epochs:
             row = trainer.train_epoch(on_batch)
             if options.save:
-                save(trainer, options.save, _settings(options))
+                with held():
+                    save(trainer, options.save, _settings(options))
             console.print(f"{epoch():12} {row['loss']:8.4f} {row['accuracy']:9.2%}   {row['test_loss']:9.4f} "
                           f"{row['test_accuracy']:9.2%} {row['images_per_second']:10,.0f}", soft_wrap=True)
     if compilations.names:
