@@ -49,12 +49,12 @@ CHUNKS = 8  # pieces of a share that are taken at once: fewer and a slow thread 
 
 
 @inline
-def _helpers_inside(job):
+def _helpers_inside(job):  # pragma: no cover - runs only compiled
     return job & (OPEN - 1)
 
 
 @inline
-def _take_blocks(pool, me):
+def _take_blocks(pool, me):  # pragma: no cover - runs only compiled
     """Run blocks of the job until none is left: those of the own share first."""
     function, data = load(pool + FUNCTION), load(pool + DATA)
     threads, chunk = load(pool + THREADS), load(pool + CHUNK)
@@ -68,13 +68,13 @@ def _take_blocks(pool, me):
 
 
 @inline
-def _mask(helpers):
+def _mask(helpers):  # pragma: no cover - runs only compiled
     """A bit for each of helpers 1 ... `helpers`; more than there are bits share them."""
     return ANYBODY if helpers >= 32 else (1 << helpers) - 1
 
 
 @inline
-def _wait_for_job(pool, me, seen, patience):
+def _wait_for_job(pool, me, seen, patience):  # pragma: no cover - runs only compiled
     """Look, then sleep, until there is a job of another number than `seen`; returns the patience left."""
     start = last = now()
     while load(pool + JOB) >> 32 == seen:
@@ -91,7 +91,7 @@ def _wait_for_job(pool, me, seen, patience):
 
 
 @inline
-def _enter(pool, me):
+def _enter(pool, me):  # pragma: no cover - runs only compiled
     """Count oneself in, if the job is open and has a place for `me`; returns its word, and whether one is in."""
     job = load(pool + JOB)
     while job & OPEN and me < load(pool + THREADS):
@@ -102,14 +102,14 @@ def _enter(pool, me):
 
 
 @inline
-def _leave(pool):
+def _leave(pool):  # pragma: no cover - runs only compiled
     before = add(pool + JOB, -1)
     if not before & OPEN and _helpers_inside(before) == 1 and load(pool + WAITING):
         wake(pool + JOB, 1, ANYBODY)
 
 
 @inline
-def _wait_for_helpers(pool):
+def _wait_for_helpers(pool):  # pragma: no cover - runs only compiled
     """Look, then sleep, until nobody is inside the closed job."""
     start = now()
     job = load(pool + JOB)
@@ -124,7 +124,7 @@ def _wait_for_helpers(pool):
 
 
 @kernel
-def help_out(pool, me):
+def help_out(pool, me):  # pragma: no cover - runs only compiled
     """What helper number `me` does all day."""
     seen, patience = load(pool + JOB) >> 32, MOST
     while not load(pool + ENDED):
@@ -138,7 +138,7 @@ def help_out(pool, me):
 
 
 @kernel
-def share_out(pool, function, count, data, threads):
+def share_out(pool, function, count, data, threads):  # pragma: no cover - runs only compiled
     """Run a function for `count` blocks on up to `threads` threads, the caller being one of them.
 
     If another thread has a job here the caller works alone.
@@ -165,7 +165,7 @@ def share_out(pool, function, count, data, threads):
 
 
 @kernel
-def end(pool):
+def end(pool):  # pragma: no cover - runs only compiled
     """Make the helpers return from `help_out`."""
     store(pool + ENDED, 1)
     add(pool + JOB, 1 << 32)  # a new number, so that nobody falls asleep waiting for one
