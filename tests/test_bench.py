@@ -21,6 +21,7 @@ from minigrad.bench import (
     step_memory,
     torch_like,
 )
+from minigrad.bench.reasons import reason
 from minigrad.bench.rows import ROWS, Row
 
 TINY = ROWS["add 1,000, forward"]
@@ -159,7 +160,7 @@ def test_markdown_lists_what_is_slower_and_what_failed(tiny_report):
     row = {**tiny_report["rows"][0], "ratios": {"numpy": 0.5, "torch": 0.25}}
     broken = {**row, "results": {"torch": {"error": "add: no"}}, "ratios": {}, "error": "torch: result 0 is off"}
     text = markdown.render({**tiny_report, "rows": [row, broken]})
-    assert "| add 1,000, forward | 0.25 | no reason recorded |" in text.split("## Rows below PyTorch")[1]
+    assert f"| add 1,000, forward | 0.25 | {reason('add 1,000, forward')} |" in text.split("## Rows below PyTorch")[1]
     ahead = text.split("## Where NumPy, torch.compile or JAX is ahead")[1]
     assert "| add 1,000, forward | numpy | 0.50 |" in ahead and "0.25" not in ahead
     assert "add 1,000, forward: torch failed: add: no" in text.split("## What failed")[1]

@@ -149,9 +149,25 @@ def test_reports_of_parts_become_one():
     assert [(row["name"], row["results"]["minigrad"]["median"]) for row in merged["rows"]] == [
         (names[0], 3.0), (names[2], 2.0), (names[5], 1.0)]
     assert merged["date"] == b["date"] and merged["seconds"] == 120.0
-    assert combine.merge([a]) == {**a, "rows": a["rows"][::-1]}
-    with pytest.raises(ValueError, match="expected runs with the same settings"):
-        combine.merge([a, {**b, "settings": {**b["settings"], "rounds": 2}}])
+    assert combine.merge([a])["rows"] == a["rows"][::-1]
+    with pytest.raises(ValueError, match="expected runs with the same turn seconds, got"):
+        combine.merge([a, {**b, "settings": {**b["settings"], "turn seconds": 7}}])
+
+
+def test_parts_may_differ_in_turns_and_libraries():
+    names = list(ROWS)
+    a, b = [_report(_row(names[i], minigrad=1.0)) for i in range(2)]
+    a["settings"], b["settings"] = ({**a["settings"], "rounds": 5, "libraries": ["minigrad", "jax"]},
+                                    {**b["settings"], "rounds": 2, "libraries": ["minigrad", "numpy"]})
+    for part, other in ((a, "jax"), (b, "numpy")):
+        part["environment"] = {**part["environment"], "libraries": {"minigrad": {"version": "1"}, other: {}}}
+    merged = combine.merge([a, b])
+    assert merged["settings"]["libraries"] == ["minigrad", "jax", "numpy"]
+    assert sorted(merged["environment"]["libraries"]) == ["jax", "minigrad", "numpy"]
+    assert "2 to 5 turns" in dict(report.describe(merged))["timing"]
+    b["environment"]["libraries"]["minigrad"] = {"version": "2"}
+    with pytest.raises(ValueError, match="expected runs with the same environment"):
+        combine.merge([a, b])
 
 
 def test_memory_is_shown_in_mebibytes():

@@ -37,7 +37,9 @@ def _difference(name, both, forward):
 
 
 def merge(reports):
-    """One report out of several, of runs on the same machine with the same libraries and settings.
+    """One report out of several, of runs on the same machine with turns of the same length.
+
+    They may differ in the number of turns and in the libraries that took part.
 
     Parameters
     ----------
@@ -53,16 +55,32 @@ def merge(reports):
 
     first = reports[0]
     rows: dict = {}
+    libraries: dict = {}
     for report in reports:
-        for name in ("minigrad", "settings", "environment"):
-            if report[name] != first[name]:
-                raise ValueError(f"bench: expected runs with the same {name}, got {first[name]!r} and {report[name]!r}")
+        libraries = report["environment"]["libraries"] | libraries
+        for name, alike in _COMPARED.items():
+            if alike(report, libraries) != alike(first, libraries):
+                raise ValueError(f"bench: expected runs with the same {name}, got {alike(first, libraries)!r} and "
+                                 f"{alike(report, libraries)!r}")
         rows |= {row["name"]: row for row in report["rows"]}
     order = {name: number for number, name in enumerate(ROWS)}
+    rounds = [report["settings"]["rounds"] for report in reports]
     merged = {
         **first,
         "date": min(report["date"] for report in reports),
         "seconds": round(sum(report.get("seconds", 0) for report in reports), 1),
+        "environment": {**first["environment"], "libraries": libraries},
+        "settings": {**first["settings"], "rounds": min(rounds), "most rounds": max(rounds),
+                     "libraries": list(dict.fromkeys(n for r in reports for n in r["settings"]["libraries"]))},
         "rows": sorted(rows.values(), key=lambda row: order.get(row["name"], len(order))),
     }
     return complete(merged)
+
+
+# What has to be the same in all runs: a report, with the libraries of all added to its own, gives what is compared.
+_COMPARED = {
+    "minigrad": lambda report, libraries: report["minigrad"],
+    "turn seconds": lambda report, libraries: report["settings"]["turn seconds"],
+    "environment": lambda report, libraries: {
+        **report["environment"], "libraries": libraries | report["environment"]["libraries"]},
+}

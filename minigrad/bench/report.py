@@ -129,7 +129,8 @@ def describe(report):
     for name, about in environment["libraries"].items():
         lines.append((name, ", ".join([str(about.get("version", about.get("error")))] + [
             f"{key} {value}" for key, value in about.items() if key not in ("version", "error")])))
-    turns = f"{settings['rounds']} turn" + "s" * (settings["rounds"] > 1)
+    least, most = settings["rounds"], settings.get("most rounds", settings["rounds"])
+    turns = f"{least} turn" + "s" * (least > 1) if least == most else f"{least} to {most} turns"
     milliseconds = 1000 * settings["turn seconds"]
     lines.append(("timing", f"{turns} of about {milliseconds:.0f} ms per row and library, each after "
                             f"{1000 * WARM_SECONDS:.0f} ms that do not count, "
