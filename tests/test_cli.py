@@ -71,7 +71,7 @@ def test_info_prints_what_a_bug_report_needs(capsys, monkeypatch, tmp_path):
     assert rows["minigrad"].startswith(__version__)
     assert str(tmp_path / "cache") in rows["cache folder"] and "empty" in rows["cache folder"]
     assert f"MINIGRAD_CACHE_DIR={tmp_path / 'cache'}" in rows["settings"]
-    assert re.match(r"minigrad$|none$|numba (omp|tbb|workqueue)$", rows["threading layer"])
+    assert re.match(r"minigrad$|numba (omp|tbb|workqueue)$", rows["threading layer"])
     assert re.match(r"(64|32|16) bytes: ", rows["lane width"])
     assert "numpy 2" in rows["packages"] or "numpy 1" in rows["packages"]
     assert {"python", "platform", "processor", "vector features", "cores", "threads", "gpu"} <= set(rows)

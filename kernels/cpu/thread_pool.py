@@ -2,8 +2,8 @@
 
 A launch here waits for nobody who is not at work on it. The calling thread starts at once; a thread that is awake
 helps, one that wakes too late finds nothing left to do. With GNU OpenMP, which Numba uses, the caller waits for every
-thread to wake and to arrive: 5 to 50 us a launch if they sleep between launches, and if they do not, time slices of
-milliseconds as soon as another process wants the processor. Measured in one process on two cores, OpenMP's time by
+thread to wake and to arrive: see `numba_pool` for what that costs if they sleep between launches, and if they do not
+and another process wants the processor. Measured in one process on two cores, OpenMP's time by
 ours: net A's step 1.11, captured 1.08, inference 1.08, net B's 1.04, 1.01, 1.02; beside a busy process 1.56, 1.80,
 1.54, 0.96, 1.11, 0.97. OpenMP with threads that never sleep is as fast as this on an idle machine, and B's captured
 step then takes up to twelve times as long beside a busy process.
@@ -45,7 +45,7 @@ SHARES = 5 * LINE  # one line per thread: the next block of its share, and the e
 # machine, up to MOST, and loses its patience when the system takes the processor away from it: between two looks more
 # than TAKEN_AWAY pass. Every job that comes while it looks makes it a little more patient again.
 LEAST, MOST, TAKEN_AWAY = 20_000, 300_000, 100_000
-CHUNKS = 8  # pieces of a share that are taken at once: fewer and a slow thread is waited for
+CHUNKS = 8  # into which a share is cut: a thread that loses the processor keeps no more than one from the others
 
 
 @inline

@@ -70,7 +70,8 @@ def merge(reports):
         "date": min(report["date"] for report in reports),
         "seconds": round(sum(report.get("seconds", 0) for report in reports), 1),
         "environment": {**first["environment"], "libraries": libraries},
-        "settings": {**first["settings"], "rounds": min(rounds), "most rounds": max(rounds),
+        "settings": {**first["settings"], "rounds": min(rounds),
+                     **({"most rounds": max(rounds)} if max(rounds) > min(rounds) else {}),
                      "libraries": list(dict.fromkeys(n for r in reports for n in r["settings"]["libraries"]))},
         "rows": sorted(rows.values(), key=lambda row: order.get(row["name"], len(order))),
     }

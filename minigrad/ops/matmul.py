@@ -202,4 +202,3 @@ def _check_linear(x, weight, bias):
     if bias is not None and check_tensor("linear", bias, "bias").shape != weight.shape[:1]:
         raise ValueError(f"linear: expected bias of shape {weight.shape[:1]}, got {bias.shape}")
     check_one_dtype("linear", x, weight=weight, bias=bias)
-

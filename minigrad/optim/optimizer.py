@@ -152,7 +152,7 @@ class Optimizer:
                 continue
             known = isinstance(grad, Tensor)
             if not known or grad.data.shape != param.data.shape or grad.data.dtype != param.data.dtype:
-                got = f"{grad.shape} and {grad.dtype}" if isinstance(grad, Tensor) else type(grad).__name__
+                got = f"{grad.shape} and {grad.dtype}" if known else type(grad).__name__
                 wanted = f"{param.shape} and dtype {param.dtype}"
                 raise ValueError(f"{self.name}: expected a gradient of shape {wanted}, got {got}")
 
