@@ -164,7 +164,8 @@ def test_parts_may_differ_in_turns_and_libraries():
     merged = combine.merge([a, b])
     assert merged["settings"]["libraries"] == ["minigrad", "jax", "numpy"]
     assert sorted(merged["environment"]["libraries"]) == ["jax", "minigrad", "numpy"]
-    assert "2 to 5 turns" in dict(report.describe(merged))["timing"]
+    for figures in (merged, combine.merge([merged])):
+        assert "2 to 5 turns" in dict(report.describe(figures))["timing"]
     b["environment"]["libraries"]["minigrad"] = {"version": "2"}
     with pytest.raises(ValueError, match="expected runs with the same environment"):
         combine.merge([a, b])

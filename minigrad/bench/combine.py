@@ -64,7 +64,8 @@ def merge(reports):
                                  f"{alike(report, libraries)!r}")
         rows |= {row["name"]: row for row in report["rows"]}
     order = {name: number for number, name in enumerate(ROWS)}
-    rounds = [report["settings"]["rounds"] for report in reports]
+    rounds = [report["settings"].get(name) for report in reports for name in ("rounds", "most rounds")]
+    rounds = [number for number in rounds if number is not None]  # a report may itself be one of several
     merged = {
         **first,
         "date": min(report["date"] for report in reports),
