@@ -4,6 +4,7 @@ Everything that a training step computes goes through ``device.kernels``, into a
 ``device.empty``: one seam, at which a step can later be recorded and replayed.
 """
 
+import functools
 import importlib
 
 import numpy as np
@@ -17,10 +18,12 @@ class Device:
     Attributes
     ----------
     name : str
-        ``"cpu"``; what ``str(device)`` shows and `get_device` takes.
+        ``"cpu"`` or ``"cuda"``; what ``str(device)`` shows and `get_device` takes.
     kernels : module
-        ``minigrad.kernels.cpu``, imported at the first use, since that brings in Numba.
+        ``minigrad.kernels.cpu`` or ``minigrad.kernels.cuda``, imported at the first use, since that brings in Numba.
     """
+
+    compiler = "compile"  # the module of the kernels that tells when one is compiled
 
     def __init__(self, name):
         self.name = name
@@ -29,7 +32,7 @@ class Device:
         # Reached only while the attribute is missing, so the seam costs a plain attribute look-up later.
         if attribute == "kernels":
             self.kernels = importlib.import_module(f"minigrad.kernels.{self.name}")
-            show_compilations(importlib.import_module(f"minigrad.kernels.{self.name}.compile").compile_listeners)
+            show_compilations(importlib.import_module(f"minigrad.kernels.{self.name}.{self.compiler}").compile_listeners)
             return self.kernels
         raise AttributeError(attribute)
 
@@ -103,9 +106,61 @@ class Device:
         return importlib.import_module(f"minigrad.kernels.{self.name}.sequence").sequence(launches)
 
 
+class CudaDevice(Device):
+    """A GPU, or the emulator of one. Arrays are `minigrad.kernels.cuda.array.DeviceArray`; reading one waits for it."""
+
+    compiler = "kernel"
+
+    def __init__(self):
+        super().__init__("cuda")
+        importlib.import_module("minigrad.kernels.cuda")  # raises if there is no GPU
+        self._arrays = importlib.import_module("minigrad.kernels.cuda.array")
+        self._memory = importlib.import_module("minigrad.kernels.cuda.memory")
+
+    def empty(self, shape, dtype):
+        """An uninitialised C-contiguous array."""
+        return self._arrays.empty(shape, dtype)
+
+    def from_numpy(self, array):
+        """A new array with the values of a NumPy array."""
+        if array.size == 1 and array.dtype.kind != "u":  # without the host's memory, so that a step can be recorded
+            out = self.empty(array.shape, array.dtype)
+            self.kernels.fill(out.ravel(), array.item())
+            return out
+        return self._arrays.from_host(array)
+
+    def to_numpy(self, array):
+        """A copy of the values as a NumPy array, once all that was launched is done."""
+        return array.numpy()
+
+    def write(self, array, values):
+        """Overwrite an array of the device with values from the host: numbers, or an array of the same shape."""
+        self._memory.from_host(array, np.broadcast_to(np.asarray(values, array.dtype), array.shape))
+
+    @staticmethod
+    def owner_of(array):
+        """The array that owns the memory of an array, and how many bytes behind its start the array begins."""
+        owner = array.base or array
+        return owner, array.offset - owner.offset
+
+    def memory(self, size):
+        """A piece of memory of `size` bytes, and the offset in it at which an aligned buffer may begin."""
+        return self.empty((size,), np.uint8), 0
+
+    def view(self, owner, offset, shape, dtype):
+        """An array of some shape and dtype in the memory of another, from a number of bytes on."""
+        return self._arrays.DeviceArray(shape, np.dtype(dtype), owner.memory, owner.offset + offset, owner)
+
+
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
 cpu = Device("cpu")
+
+
+@functools.cache
+def _cuda():
+    return CudaDevice()
+
 
 
 def get_device(device):
@@ -115,9 +170,13 @@ def get_device(device):
     ------
     ValueError
         If there is no device of that name.
+    RuntimeError
+        If it is ``"cuda"``, and the packages or the GPU are missing.
     """
     if isinstance(device, Device):
         return device
     if device is None or device == "cpu":
         return cpu
-    raise ValueError(f"device: expected 'cpu', got {device!r}")
+    if device in ("cuda", "cuda:0"):
+        return _cuda()
+    raise ValueError(f"device: expected 'cpu' or 'cuda', got {device!r}")

@@ -1,8 +1,12 @@
 """Fixtures. Compiled kernels go to the user's cache folder, so that a second run compiles nothing."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import settings
+
+os.environ.setdefault("MINIGRAD_CUDA", "emulate")  # device="cuda" is the emulator, also where there is a GPU
 
 import minigrad as mg
 

@@ -1,0 +1,137 @@
+"""Instructions that Python has no word for, each with a twin in plain Python that the emulator runs.
+
+``TWINS`` maps what a kernel refers to to what it means in the emulator.
+"""
+
+from minigrad.kernels.cuda import toolkit
+
+TWINS = {}
+
+if toolkit.HAS_COMPILER:
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.cuda.extending import intrinsic
+
+    def instruction(twin):
+        """Make an intrinsic of the function below the decorator, with a twin."""
+
+        def decorate(function):
+            made = intrinsic(function)
+            TWINS[made] = twin
+            return made
+
+        return decorate
+else:
+
+    def instruction(twin):
+        """Without the compiler the twin is all there is."""
+
+        def decorate(function):
+            TWINS[twin] = twin
+            return twin
+
+        return decorate
+
+
+def _unsigned(operation):
+    """A 32-bit unsigned operation: of 64 bits, as Numba makes it of int32, an index split takes 296 instructions
+    and a call; of 32 bits 48."""
+
+    def typed(typingctx, a, b):
+        def emit(context, builder, signature, arguments):
+            word = ir.IntType(32)
+            a, b = [context.cast(builder, value, kind, types.uint32)
+                    for value, kind in zip(arguments, signature.args, strict=True)]
+            return getattr(builder, operation)(a, b) if a.type == word else None
+
+        return types.int32(a, b), emit
+
+    return typed
+
+
+def _div32(a, b):
+    return int(a) // int(b)
+
+
+def _rem32(a, b):
+    return int(a) % int(b)
+
+
+div32 = instruction(_div32)(_unsigned("udiv"))
+rem32 = instruction(_rem32)(_unsigned("urem"))
+
+
+@instruction(None)  # the emulator's own
+def thread_index(typingctx):
+    """blockIdx.x * blockDim.x + threadIdx.x, an int32."""
+
+    def emit(context, builder, signature, arguments):
+        word = ir.IntType(32)
+        kind = ir.FunctionType(word, [])
+        read = [
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.nvvm.read.ptx.sreg.{name}.x"), [])
+            for name in ("ctaid", "ntid", "tid")
+        ]
+        return builder.add(builder.mul(read[0], read[1]), read[2])
+
+    return types.int32(), emit
+
+
+def _pointer_to(context, builder, kind, value, index, index_kind, width):
+    """A pointer to a vector of `width` elements at ``value[index]``, of a pointer or of a shared or local array."""
+    index = context.cast(builder, index, index_kind, types.intp)
+    if not isinstance(kind, types.CPointer):
+        value = cgutils.create_struct_proxy(kind)(context, builder, value).data
+    at = builder.gep(value, [index])
+    vector = ir.VectorType(context.get_data_type(kind.dtype), width)
+    return builder.bitcast(at, ir.PointerType(vector, at.type.addrspace)), vector
+
+
+def _load4(x, i):
+    return x[i], x[i + 1], x[i + 2], x[i + 3]
+
+
+def _store4(x, i, a, b, c, d):
+    x[i], x[i + 1], x[i + 2], x[i + 3] = a, b, c, d
+
+
+def _width(kind):
+    return 4 if kind.dtype.bitwidth == 32 else 2
+
+
+@instruction(_load4)
+def load4(typingctx, x, i):
+    """x[i], x[i + 1], x[i + 2], x[i + 3] of a pointer or of a one-dimensional array, by 128-bit loads.
+
+    The address must be a multiple of 16 bytes: i a multiple of 4, the array one that begins an allocation.
+    """
+
+    def emit(context, builder, signature, arguments):
+        width, items = _width(x), []
+        for part in range(0, 4, width):
+            at, _ = _pointer_to(context, builder, x, arguments[0],
+                                builder.add(arguments[1], arguments[1].type(part)), signature.args[1], width)
+            vector = builder.load(at, align=16)
+            items += [builder.extract_element(vector, ir.IntType(32)(k)) for k in range(width)]
+        return context.make_tuple(builder, signature.return_type, items)
+
+    return types.UniTuple(x.dtype, 4)(x, i), emit
+
+
+@instruction(_store4)
+def store4(typingctx, x, i, a, b, c, d):
+    """The same for storing."""
+
+    def emit(context, builder, signature, arguments):
+        width, values = _width(x), arguments[2:]
+        for part in range(0, 4, width):
+            at, vector = _pointer_to(context, builder, x, arguments[0],
+                                     builder.add(arguments[1], arguments[1].type(part)), signature.args[1], width)
+            packed = vector(ir.Undefined)
+            for k in range(width):
+                packed = builder.insert_element(packed, values[part + k], ir.IntType(32)(k))
+            builder.store(packed, at, align=16)
+        return context.get_dummy_value()
+
+    return types.void(x, i, *[x.dtype] * 4), emit

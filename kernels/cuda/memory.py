@@ -1,0 +1,35 @@
+"""Memory on the device, wherever that is: on a GPU (`driver`) or in the emulator."""
+
+from minigrad.kernels.cuda import toolkit
+
+if toolkit.EMULATED:
+    from minigrad.kernels.cuda import emulator as backend
+else:
+    from minigrad.kernels.cuda import driver as backend
+
+allocate = backend.allocate
+"""``allocate(nbytes)``: a `Memory` of that size, aligned to 256 bytes."""
+
+from_host, to_host = backend.from_host, backend.to_host
+"""``from_host(array, values)`` overwrites a device array, ``to_host(array)`` returns a NumPy copy and waits for it."""
+
+stream_number, synchronize = backend.stream_number, backend.synchronize
+
+_scratch = {}
+
+
+def scratch(count, dtype):
+    """An array of at least `count` elements for a kernel's intermediate results.
+
+    One piece of memory serves all kernels, since they run one after the other on one stream; whoever is launched next
+    may overwrite it. It only grows, by doubling, and what it has outgrown stays for recordings that refer to it.
+    """
+    from minigrad.kernels.cuda.array import DeviceArray, np
+
+    dtype = np.dtype(dtype)
+    nbytes = max(1 << 16, count * dtype.itemsize)
+    memory = _scratch.get("memory")
+    if memory is None or memory.size < nbytes:
+        memory = _scratch["memory"] = allocate(1 << (nbytes - 1).bit_length())
+        _scratch.setdefault("outgrown", []).append(memory)
+    return DeviceArray((count,), dtype, memory)
