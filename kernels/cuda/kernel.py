@@ -30,11 +30,15 @@ class Kernel:
         Names and kinds of the arguments, from the annotations.
     examples : tuple of tuple of str
         For machine code that is looked at without a launch: types of the plain pointers, float32 for all by default.
+    promises : tuple of str
+        Instructions that the machine code must have, ``LDG.E.128`` say.
+    doubles : bool
+        Whether float64 arithmetic is meant to be in it even for float32 arrays.
     """
 
-    def __init__(self, function, examples):
+    def __init__(self, function, examples, promises, doubles):
         functools.update_wrapper(self, function)
-        self.function = function
+        self.function, self.promises, self.doubles = function, promises, doubles
         self.parameters = [(p.name, _kind(p.annotation)) for p in inspect.signature(function).parameters.values()]
         self.examples = examples or (("float32",) * len([k for _, k in self.parameters if _is_plain(k)]),)
         self._plain = [i for i, (_, kind) in enumerate(self.parameters) if _is_plain(kind)]
@@ -70,8 +74,8 @@ def _is_plain(kind):
     return isinstance(kind, Pointer) and kind.dtype is None
 
 
-def kernel(function=None, *, examples=None):
-    """Make a kernel of a function, see `language`."""
+def kernel(function=None, *, examples=None, promises=(), doubles=False):
+    """Make a kernel of a function, see `language`; the options are the attributes of `Kernel`."""
     if function is None:
-        return lambda f: Kernel(f, examples)
-    return Kernel(function, examples)
+        return lambda f: Kernel(f, examples, promises, doubles)
+    return Kernel(function, examples, promises, doubles)

@@ -1,0 +1,93 @@
+"""What a kernel became: registers, spills and instructions, read from its machine code. Needs no GPU."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from minigrad.kernels.cuda.compile import link, ptx_of
+
+
+class Report(NamedTuple):
+    """The figures of one kernel for one architecture.
+
+    Attributes
+    ----------
+    registers : int
+        Per thread.
+    stack, spills : int
+        Bytes per thread; both are slow memory.
+    shared : int
+        Bytes of shared memory per block.
+    doubles : list of str
+        The lines of the PTX that work on float64.
+    calls : list of str
+        The lines of the PTX that call a function.
+    instructions : Counter or None
+        Of the SASS, by name with modifiers; None where there is no disassembler.
+    """
+
+    registers: int
+    stack: int
+    spills: int
+    shared: int
+    doubles: list
+    calls: list
+    instructions: Counter | None
+
+    def count(self, prefix):
+        """How many instructions begin with a name, ``LDG.E.128`` say."""
+        return sum([number for name, number in self.instructions.items() if name.startswith(prefix)])
+
+
+def disassembler():
+    """The path of nvdisasm, or None."""
+    found = shutil.which("nvdisasm")
+    if found is None:
+        try:
+            import nvidia
+        except ImportError:
+            return None
+        paths = [Path(root) / "cu13" / "bin" / "nvdisasm" for root in nvidia.__path__]
+        found = next((str(path) for path in paths if os.access(path, os.X_OK)), None)
+    return found
+
+
+def sass(cubin):
+    """The machine code of a cubin as text."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.cubin"
+        file.write_bytes(cubin)
+        return subprocess.run([disassembler(), "-c", str(file)], check=True, capture_output=True, text=True).stdout
+
+
+def report(kernel, example, architecture):
+    """The `Report` of a kernel for plain pointers of the types `example`."""
+    ptx = ptx_of(kernel, tuple([np.dtype(name) for name in example]), architecture)
+    cubin, log = link(ptx, architecture, verbose=True)
+
+    def figure(pattern):
+        return max([int(number) for number in re.findall(pattern, log)], default=0)
+
+    instructions = None
+    if disassembler():
+        instructions = Counter(re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\d+\s+)?([A-Z][A-Z0-9_.]*)", sass(cubin),
+                                          re.MULTILINE))
+        del instructions["NOP"]
+    body = ptx[ptx.index(".entry") :]
+    lines = [line.strip() for line in body.splitlines() if not line.lstrip().startswith((".reg", "//"))]
+    return Report(
+        registers=figure(r"[Uu]sed (\d+) registers"),
+        stack=figure(r"(\d+) bytes stack frame"),
+        spills=figure(r"(\d+) bytes spill"),
+        shared=figure(r"(\d+) bytes smem"),
+        doubles=[line for line in lines if ".f64" in line],
+        calls=[line for line in lines if line.startswith("call")],
+        instructions=instructions,
+    )
