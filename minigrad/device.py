@@ -23,7 +23,7 @@ class Device:
         ``minigrad.kernels.cpu`` or ``minigrad.kernels.cuda``, imported at the first use, since that brings in Numba.
     """
 
-    compiler = "compile"  # the module of the kernels that tells when one is compiled
+    compiler = "compile"  # the module of the kernels that compiles them
 
     def __init__(self, name):
         self.name = name
@@ -32,9 +32,14 @@ class Device:
         # Reached only while the attribute is missing, so the seam costs a plain attribute look-up later.
         if attribute == "kernels":
             self.kernels = importlib.import_module(f"minigrad.kernels.{self.name}")
-            show_compilations(importlib.import_module(f"minigrad.kernels.{self.name}.{self.compiler}").compile_listeners)
+            show_compilations(self.compile_listeners)
             return self.kernels
         raise AttributeError(attribute)
+
+    @property
+    def compile_listeners(self):
+        """The functions that are told of every compilation of a kernel, see `minigrad.compiling`."""
+        return importlib.import_module(f"minigrad.kernels.{self.name}.{self.compiler}").compile_listeners
 
     def __repr__(self):
         return f"device({self.name!r})"

@@ -17,7 +17,7 @@ device = Device()
 device.set_current()
 stream = device.create_stream()
 ARCHITECTURE = device.compute_capability  # of this GPU: (major, minor)
-ALIGNMENT = 256
+_queue = [stream]  # where launches go: the stream, or the graph that is being recorded on top of it
 
 
 class Memory:
@@ -100,6 +100,24 @@ def synchronize():
     stream.sync()
 
 
+def recorded(run):
+    """A function that repeats the launches that ``run()`` makes, as one launch of a CUDA graph."""
+    builder = stream.create_graph_builder()
+    builder.begin_building()
+    _queue.append(builder)
+    try:
+        run()
+    finally:
+        _queue.pop()
+        builder.end_building()
+    graph = builder.complete()
+
+    def repeat(keep_alive=run):
+        graph.launch(stream)
+
+    return repeat
+
+
 NUMBERS = {"Int": ctypes.c_int32, "Unsigned": ctypes.c_uint32, np.dtype(np.float32): ctypes.c_float,
            np.dtype(np.float64): ctypes.c_double}
 
@@ -124,6 +142,6 @@ def prepare(kernel, key):
         config = configurations.get(shape)
         if config is None:
             config = configurations[shape] = LaunchConfig(grid=grid, block=block)
-        launch(stream, config, loaded, *[convert(a) for convert, a in zip(converters, arguments, strict=True)])
+        launch(_queue[-1], config, loaded, *[convert(a) for convert, a in zip(converters, arguments, strict=True)])
 
     return run

@@ -12,6 +12,7 @@ It cannot see what comes from the hardware: memory that becomes visible late, ba
 A debugger can step through a kernel here.
 """
 
+import contextvars
 import math
 import operator
 import random
@@ -103,6 +104,11 @@ def stream_number():
 
 def synchronize():
     """Wait until everything launched is done: it always is."""
+
+
+def recorded(run):
+    """A function that repeats the launches that ``run()`` makes: here, by making them again."""
+    return run
 
 
 # -- threads -----------------------------------------------------------------------------------------------------
@@ -201,6 +207,10 @@ class Pointer:
         self.written[byte] = 1
 
 
+def _brackets(index):
+    return str(list(index) if isinstance(index, tuple) else [index])
+
+
 class BlockArray:
     """Shared memory: an array of a block's."""
 
@@ -225,7 +235,7 @@ class BlockArray:
     def __getitem__(self, index):
         place = self._place(index)
         if not self.filled[place]:
-            raise Unwritten(f"{self.name}{list(np.atleast_1d(index))} is read, but nobody has written it")
+            raise Unwritten(f"{self.name}{_brackets(index)} is read, but nobody has written it")
         self.accesses.read(place, _state.thread.moment)
         return self.values[place]
 
@@ -242,7 +252,7 @@ class LocalArray(BlockArray):
     def __getitem__(self, index):
         place = self._place(index)
         if not self.filled[place]:
-            raise Unwritten(f"{self.name}{list(np.atleast_1d(index))} is read, but nobody has written it")
+            raise Unwritten(f"{self.name}{_brackets(index)} is read, but nobody has written it")
         return self.values[place]
 
     def __setitem__(self, index, value):
@@ -490,10 +500,11 @@ def run(name, body, grid, block, arguments):
 
 def _run_block(body, number, index, block, arguments, order):
     _state.block, _state.shared = index, {}
-    threads, parent = [], greenlet.getcurrent()
+    threads, parent, context = [], greenlet.getcurrent(), contextvars.copy_context()
     for n in range(block.x * block.y * block.z):
         place = Dim3(n % block.x, n // block.x % block.y, n // (block.x * block.y))
         threads.append(Thread(body, parent).begin(number, place, n))
+        threads[-1].gr_context = context  # NumPy's error handling among others
     order.shuffle(threads)
     for thread in threads:
         _state.thread = thread

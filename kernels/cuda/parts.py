@@ -10,11 +10,11 @@ class T:
 class Pointer:
     """An argument that is an array: the kernel sees its elements in one row, ``x[i]``.
 
-    ``Pointer["int64"]`` has elements of that type, whatever T is.
+    ``Pointer[int64]`` has elements of that type, whatever T is.
     """
 
     def __init__(self, dtype=None):
-        self.dtype = dtype
+        self.dtype = None if dtype is None else str(dtype)  # of one of Numba's types, their names are NumPy's
 
     def __class_getitem__(cls, dtype):
         return cls(dtype)

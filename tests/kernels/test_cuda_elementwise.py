@@ -1,6 +1,5 @@
 """The elementwise CUDA kernels against the reference."""
 
-import numpy as np
 import pytest
 from agreement import FLOATS, numbers
 from cuda_agreement import check
