@@ -145,7 +145,7 @@ class CudaDevice(Device):
     @staticmethod
     def owner_of(array):
         """The array that owns the memory of an array, and how many bytes behind its start the array begins."""
-        owner = array.base or array
+        owner = array if array.base is None else array.base
         return owner, array.offset - owner.offset
 
     def memory(self, size):

@@ -292,4 +292,5 @@ def _plain(group):
 
 def step_tensor(count, device):
     """A step count as PyTorch keeps it: a float64 tensor of shape ()."""
-    return make_tensor(np.array(float(count)), dtype=float64, device=device)
+    with modes.off_record():  # on a GPU a kernel writes the number
+        return make_tensor(np.array(float(count)), dtype=float64, device=device)
