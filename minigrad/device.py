@@ -87,6 +87,13 @@ class Device:
         np.copyto(array, values)
 
 
+    @staticmethod
+    def to_dlpack(array, **options):
+        """A DLPack capsule with the array, see `numpy.ndarray.__dlpack__`."""
+        return array.__dlpack__(**options)
+
+    dlpack_device = 1, 0  # the host
+
     # -- for recorded steps: see minigrad.recording ------------------------------------------------------------
 
     @staticmethod
@@ -141,6 +148,20 @@ class CudaDevice(Device):
     def write(self, array, values):
         """Overwrite an array of the device with values from the host: numbers, or an array of the same shape."""
         self._memory.from_host(array, np.broadcast_to(np.asarray(values, array.dtype), array.shape))
+
+    def to_dlpack(self, array, stream=None, **options):
+        """A DLPack capsule with the array, ready on another library's stream."""
+        return importlib.import_module("minigrad.kernels.cuda.dlpack").export(array, stream)
+
+    def from_dlpack(self, foreign):
+        """The array of another library's object with ``__dlpack__``, in the same memory."""
+        taken = importlib.import_module("minigrad.kernels.cuda.dlpack")
+        return taken.take(foreign.__dlpack__(stream=self._memory.stream_number()))
+
+    @property
+    def dlpack_device(self):
+        """The kind and the number of the device, as DLPack counts them."""
+        return self._memory.backend.DLPACK_DEVICE
 
     @staticmethod
     def owner_of(array):

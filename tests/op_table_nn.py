@@ -169,7 +169,8 @@ for shape, options in [
             shape[1:2],
             tolerance=1e-4,
             call=lambda x, *p, training=training, c=shape[1:2], options=options: ops.batch_norm_act(
-                x, mg.full(c, 0.3, x.dtype, x.device), mg.full(c, 1.7, x.dtype, x.device), *p, training=training, **options
+                x, mg.full(c, 0.3, x.dtype, x.device), mg.full(c, 1.7, x.dtype, x.device), *p, training=training,
+                **options
             ),
         )
 for shape, normalized in [

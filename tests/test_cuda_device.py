@@ -1,5 +1,7 @@
 """The CUDA device as users meet it: moving, mixing, refusing."""
 
+import gc
+import os
 import subprocess
 import sys
 
@@ -16,7 +18,10 @@ def test_names():
     assert repr(x).endswith("device='cuda')")
 
 
-@pytest.mark.parametrize("values", [np.arange(6.0).reshape(2, 3), np.array(3), np.array([True, False]), np.zeros((0, 2))])
+VALUES = [np.arange(6.0).reshape(2, 3), np.array(3), np.array([True, False]), np.zeros((0, 2))]
+
+
+@pytest.mark.parametrize("values", VALUES)
 def test_there_and_back(values):
     x = mg.tensor(values)
     y = x.to("cuda")
@@ -79,16 +84,21 @@ def test_save_and_load(tmp_path):
 
 def outside(code, **environment):
     """What a fresh interpreter without a GPU says."""
-    import os
-
     clean = {k: v for k, v in os.environ.items() if k != "MINIGRAD_CUDA"} | environment
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean)
 
 
 def test_without_a_gpu():
     """One sentence that says what is missing and what to do instead."""
-    done = outside("import minigrad as mg\ntry:\n    mg.zeros(1, device='cuda')\nexcept RuntimeError as e:\n    print(e)\n"
-                   "else:\n    print('a GPU')")
+    done = outside("""
+import minigrad as mg
+try:
+    mg.zeros(1, device="cuda")
+except RuntimeError as error:
+    print(error)
+else:
+    print("a GPU")
+""")
     said = done.stdout.strip()
     if said == "a GPU":
         pytest.skip("there is a GPU")
@@ -96,7 +106,82 @@ def test_without_a_gpu():
 
 
 def test_command_line_refuses():
-    done = outside("import sys\nfrom minigrad.cli import main\nsys.exit(main(['train', '--device', 'cuda', '--epochs', '1']))")
+    done = outside("import sys; from minigrad.cli import main; sys.exit(main(['train', '--device', 'cuda']))")
     if done.returncode == 0:
         pytest.skip("there is a GPU")
     assert done.returncode == 2 and "--device: cuda: " in done.stderr and "Traceback" not in done.stderr
+
+
+def test_dlpack_of_the_device():
+    """NumPy reads the emulator's memory, which is the host's, without a copy; and it is given back."""
+    x = mg.tensor([[1.0, 2.0], [3.0, 4.0]], device="cuda")
+    view = np.from_dlpack(x)
+    np.testing.assert_array_equal(view, [[1, 2], [3, 4]])
+    x.fill_(5.0)
+    np.testing.assert_array_equal(view, 5)
+    from minigrad.kernels.cuda import dlpack
+
+    assert len(dlpack._exported) == 1
+    del x
+    np.testing.assert_array_equal(view, 5)
+    del view
+    gc.collect()
+    assert dlpack._exported == {}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_])
+def test_dlpack_to_the_device(dtype):
+    """An array of another library's (NumPy's here) is used in place, and told when it is no longer needed."""
+    from minigrad.kernels.cuda import dlpack
+
+    values = np.ones((2, 3), dtype)
+    before = sys.getrefcount(values)
+    array = dlpack.take(values.__dlpack__())
+    assert array.shape == (2, 3) and array.dtype == dtype and sys.getrefcount(values) > before
+    y = mg.Tensor(array, mg.get_device("cuda"))
+    y.fill_(0)
+    np.testing.assert_array_equal(values, 0)
+    del y, array
+    gc.collect()
+    assert sys.getrefcount(values) == before
+
+
+def test_dlpack_refuses():
+    from minigrad.kernels.cuda import dlpack
+
+    with pytest.raises(ValueError, match="C order"):
+        dlpack.take(np.ones((2, 3)).T.__dlpack__())
+    with pytest.raises(ValueError, match="float32, float64, int64 or bool"):
+        dlpack.take(np.ones(3, np.float16).__dlpack__())
+    with pytest.raises(RuntimeError, match="detach"):
+        np.from_dlpack(mg.ones(2, device="cuda", requires_grad=True))
+
+
+def test_unused_capsule_is_dropped():
+    from minigrad.kernels.cuda import dlpack
+
+    x = mg.ones(4, device="cuda")
+    capsule = x.__dlpack__()
+    assert len(dlpack._exported) == 1
+    del capsule
+    assert dlpack._exported == {}
+
+
+def test_dlpack_on_the_cpu():
+    values = np.arange(3.0)
+    x = mg.from_dlpack(values)
+    x.fill_(7.0)
+    np.testing.assert_array_equal(values, 7)
+    assert np.from_dlpack(x).ctypes.data == values.ctypes.data
+    with pytest.raises(TypeError, match="from_dlpack: expected an array with __dlpack__, got list"):
+        mg.from_dlpack([1.0])
+    with pytest.raises(ValueError, match="from_dlpack: expected a writable array.*float16"):
+        mg.from_dlpack(np.ones(3, np.float16))
+
+
+def test_array_interface():
+    x = mg.tensor([1.0, 2.0], device="cuda")
+    interface = x.__cuda_array_interface__
+    assert interface["shape"] == (2,) and interface["typestr"] == "<f4" and interface["version"] == 3
+    assert interface["data"] == (x.data.address, False)
+    assert not hasattr(mg.ones(2), "__cuda_array_interface__")

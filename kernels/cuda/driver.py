@@ -9,7 +9,7 @@ import gc
 
 import numpy as np
 from cuda.bindings import driver as api
-from cuda.core import Device, LaunchConfig, ObjectCode, launch
+from cuda.core import Device, LaunchConfig, ObjectCode, Stream, launch
 
 from minigrad.kernels.cuda.compile import compile_kernel
 
@@ -88,6 +88,19 @@ def to_host(array):
         _check(api.cuMemcpyDtoHAsync(values.ctypes.data, array.address, array.nbytes, _handle()))
     stream.sync()
     return values
+
+
+DLPACK_DEVICE = (2, device.device_id)  # kDLCUDA
+
+
+def hand_over(other):
+    """Have another library's stream (its number, None for the default, -1 for none) wait for what was launched here."""
+    if other != -1:
+        Stream.from_handle(other or 1).wait(stream)  # 1 is the legacy default stream
+
+
+def adopt(foreign):
+    """Give memory of another library what `Memory` has: its address and size are all that is needed."""
 
 
 def stream_number():

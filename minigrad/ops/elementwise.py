@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from minigrad import modes
 from minigrad.dtypes import as_dtype, float32, int64, is_float
 from minigrad.dtypes import bool as bool_
 from minigrad.function import Function
@@ -487,28 +486,3 @@ def logical_or(a, b):
 def logical_not(x):
     """Whether the element is false (0)."""
     return LogicalNot.apply_one(check_tensor("logical_not", x).bool())
-
-
-class ToDevice(Function):
-    """y = x, on another device"""
-
-    saves_inputs = False
-
-    def forward(self, x, device):
-        self.source = self.device
-        return device.from_numpy(self.device.to_numpy(x))
-
-    def backward(self, grad):
-        return (to_device(grad, self.source),)
-
-
-def to_device(x, device):
-    """The tensor on a device; itself if it is there already. The gradient comes back to where the tensor was."""
-    if x.device is device:
-        return x
-    recorder = modes.recorder.get()
-    if recorder is not None:
-        recorder.moves(x.device, device)
-    out = ToDevice.apply(x, device=device)
-    out.device = device
-    return out
