@@ -82,8 +82,8 @@ def from_dlpack(array):
     if array.__dlpack_device__()[0] == cpu.dlpack_device[0]:
         values = np.from_dlpack(array)
         if values.dtype != dtypes.of_values(values) or not (values.flags.c_contiguous and values.flags.writeable):
-            raise ValueError("from_dlpack: expected a writable array of float32, float64, int64 or bool in C order, got "
-                             f"one of {values.dtype}; copy it with minigrad.tensor(...)")
+            raise ValueError("from_dlpack: expected a writable array of float32, float64, int64 or bool in C order, "
+                             f"got one of {values.dtype}; copy it with minigrad.tensor(...)")
         return Tensor(values, cpu)
     device = get_device("cuda")
     return Tensor(device.from_dlpack(array), device)

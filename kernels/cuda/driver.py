@@ -9,7 +9,7 @@ import gc
 
 import numpy as np
 from cuda.bindings import driver as api
-from cuda.core import Device, LaunchConfig, ObjectCode, Stream, launch
+from cuda.core import Device, EventOptions, LaunchConfig, ObjectCode, Stream, launch
 
 from minigrad.kernels.cuda.compile import compile_kernel
 
@@ -88,6 +88,29 @@ def to_host(array):
         _check(api.cuMemcpyDtoHAsync(values.ctypes.data, array.address, array.nbytes, _handle()))
     stream.sync()
     return values
+
+
+REAL = True
+
+
+def name():
+    """The card's name."""
+    return device.name
+
+
+def copy(source, target):
+    """Copy an array to another of its size."""
+    _check(api.cuMemcpyDtoDAsync(target.address, source.address, source.nbytes, _handle()))
+
+
+def timed(run):
+    """The seconds that the launches of ``run()`` take, by events in the stream."""
+    begin, end = [device.create_event(EventOptions(enable_timing=True)) for _ in range(2)]
+    stream.record(begin)
+    run()
+    stream.record(end)
+    end.sync()
+    return (end - begin) / 1e3
 
 
 DLPACK_DEVICE = (2, device.device_id)  # kDLCUDA

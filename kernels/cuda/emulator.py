@@ -24,6 +24,7 @@ from minigrad.kernels.cuda import parts
 from minigrad.kernels.cuda.emulated_words import WARP, translate
 from minigrad.kernels.cuda.watched import (
     DLPACK_DEVICE,
+    REAL,
     Accesses,
     Divergence,
     KernelError,
@@ -34,11 +35,14 @@ from minigrad.kernels.cuda.watched import (
     Race,
     Unwritten,
     adopt,
+    copy,
     from_host,
     hand_over,
+    name,
     state,
     stream_number,
     synchronize,
+    timed,
     to_host,
 )
 
@@ -81,8 +85,8 @@ def prepare(kernel, key):
 
     def launch(grid, block, arguments):
         watched, pointers = {}, []
-        for (name, kind), value in zip(kernel.parameters, arguments, strict=True):
-            pointers.append(_argument(name, kind, value, dtype, watched))
+        for (argument, kind), value in zip(kernel.parameters, arguments, strict=True):
+            pointers.append(_argument(argument, kind, value, dtype, watched))
         with np.errstate(all="ignore"):
             run(kernel.__name__, body, _dim3(grid), _dim3(block), pointers)
 
@@ -196,6 +200,7 @@ def _some(numbers):
 
 __all__ = [
     "DLPACK_DEVICE",
+    "REAL",
     "Divergence",
     "KernelError",
     "Memory",
@@ -204,12 +209,15 @@ __all__ = [
     "Unwritten",
     "adopt",
     "allocate",
+    "copy",
     "from_host",
     "hand_over",
+    "name",
     "prepare",
     "recorded",
     "set_seed",
     "stream_number",
     "synchronize",
+    "timed",
     "to_host",
 ]

@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+import time
 
 import numpy as np
 
@@ -56,6 +57,26 @@ def from_host(array, values):
 def to_host(array):
     """The values as a new NumPy array."""
     return _values(array).copy()
+
+
+REAL = False
+
+
+def name():
+    """What to call the device."""
+    return "the emulator"
+
+
+def copy(source, target):
+    """Copy an array to another of its size."""
+    from_host(target, to_host(source))
+
+
+def timed(run):
+    """The seconds that the launches of ``run()`` take."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 DLPACK_DEVICE = (1, 0)  # the host's memory, which is what it is
