@@ -65,7 +65,7 @@ def _check(results):
     """The results of a call of the driver, after its error code has been looked at."""
     error, *values = results
     if error != api.CUresult.CUDA_SUCCESS:
-        raise RuntimeError(f"cuda: {api.cuGetErrorName(error)[1].decode()}")
+        raise RuntimeError(f"cuda: {error.name}")
     return values[0] if len(values) == 1 else values
 
 
@@ -105,7 +105,7 @@ def copy(source, target):
 
 def timed(run):
     """The seconds that the launches of ``run()`` take, by events in the stream."""
-    begin, end = [device.create_event(EventOptions(enable_timing=True)) for _ in range(2)]
+    begin, end = [device.create_event(EventOptions(timing_enabled=True)) for _ in range(2)]
     stream.record(begin)
     run()
     stream.record(end)
