@@ -6,12 +6,14 @@ are errors:
 * reading or writing outside an array (`OutOfBounds`);
 * reading memory, global, shared or local, that nobody has written (`Unwritten`);
 * two threads that use the same element, at least one of them writing, without a barrier in between (`Race`);
-* a barrier or warp operation that not all threads reach, or that they reach in different places (`Divergence`).
+* a barrier or warp operation that not all threads reach, or that they reach in different places (`Divergence`);
+* `load4` or `store4` at an address that wide instructions cannot use (`Misaligned`).
 
 It cannot see what comes from the hardware: memory that becomes visible late, bank conflicts, int32 overflow.
 A debugger can step through a kernel here.
 """
 
+import contextvars
 import math
 import operator
 import random
@@ -23,7 +25,7 @@ import numpy as np
 from numba import types
 
 from minigrad.kernels.cuda import parts
-from minigrad.kernels.cuda.intrinsics import TWINS, thread_index
+from minigrad.kernels.cuda.intrinsics import TWINS, load4, store4, thread_index
 from minigrad.kernels.cuda.specialise import specialise
 from minigrad.kernels.cuda.words import cuda as compiled_cuda
 
@@ -48,6 +50,10 @@ class Race(KernelError):
 
 class Divergence(KernelError):
     """A barrier that not all threads reach."""
+
+
+class Misaligned(KernelError):
+    """`load4` or `store4` where a wide instruction cannot go."""
 
 
 class Dim3(NamedTuple):
@@ -133,6 +139,7 @@ class Thread(greenlet.greenlet):
         """Set who it is; `number` counts the threads of a block."""
         self.index, self.block, self.number = index, block, number
         self.moment = Moment(block, number // WARP, number)
+        self.gr_context = _state.context  # a new greenlet's own has none of NumPy's settings for errors
         self.request = None  # what it waits for: (kind, place, value)
         return self
 
@@ -266,6 +273,7 @@ class _State:
 
     thread = None
     shared = None
+    context = None
     seed = 0
 
 
@@ -411,8 +419,24 @@ def _thread_index():
     return _state.block.x * _state.extent.x + _state.thread.index.x
 
 
+def _check_alignment(x, i):
+    start, step = (x.offset, x.step) if isinstance(x, Pointer) else (0, x.values.itemsize)
+    if (start + i * step) % min(16, 4 * step):
+        raise Misaligned(f"{x.name}[{i}] is not at the start of four elements that one instruction can move")
+
+
+def _load4(x, i):
+    _check_alignment(x, i)
+    return TWINS[load4](x, i)
+
+
+def _store4(x, i, a, b, c, d):
+    _check_alignment(x, i)
+    TWINS[store4](x, i, a, b, c, d)
+
+
 WORDS = {
-    **TWINS, thread_index: _thread_index, compiled_cuda: cuda, math: Math,
+    **TWINS, thread_index: _thread_index, load4: _load4, store4: _store4, compiled_cuda: cuda, math: Math,
     types.int32: _int32, types.int64: int, types.uint32: _unsigned(32), types.uint64: _unsigned(64),
     types.float32: np.float32, types.float64: np.float64,
 }  # fmt: skip
@@ -478,7 +502,7 @@ def run(name, body, grid, block, arguments):
     numbers = list(range(grid.x * grid.y * grid.z))
     order.shuffle(numbers)
     saved = _state.thread, _state.shared
-    _state.grid, _state.extent = grid, block
+    _state.grid, _state.extent, _state.context = grid, block, contextvars.copy_context()
     for number in numbers:
         index = Dim3(number % grid.x, number // grid.x % grid.y, number // (grid.x * grid.y))
         try:
