@@ -156,6 +156,8 @@ def recorded(run):
 
 NUMBERS = {"Int": ctypes.c_int32, "Unsigned": ctypes.c_uint32, np.dtype(np.float32): ctypes.c_float,
            np.dtype(np.float64): ctypes.c_double}
+INTEGERS = {np.dtype(np.int64): ctypes.c_int64, np.dtype(np.uint64): ctypes.c_uint64,
+            np.dtype(np.int32): ctypes.c_int32, np.dtype(np.uint8): ctypes.c_uint8}
 
 
 def _converter(kind, dtype):
@@ -163,7 +165,14 @@ def _converter(kind, dtype):
     name = getattr(kind, "__name__", None)
     if name is None:  # a Pointer
         return lambda array: array.address
-    return NUMBERS[dtype if name == "Float" else name]
+    if name != "Float":
+        return NUMBERS[name]
+    if dtype == np.bool_:
+        return lambda value: ctypes.c_uint8(bool(value))
+    if dtype in INTEGERS:
+        word = INTEGERS[dtype]
+        return lambda value: word(int(value))
+    return NUMBERS[dtype]
 
 
 def prepare(kernel, key):

@@ -7,9 +7,9 @@ import numpy as np
 from numba import types
 
 from minigrad.kernels.cuda import parts
-from minigrad.kernels.cuda.intrinsics import TWINS, thread_index
+from minigrad.kernels.cuda.intrinsics import TWINS, load4, store4, thread_index
 from minigrad.kernels.cuda.specialise import specialise
-from minigrad.kernels.cuda.watched import BlockArray, Divergence, LocalArray, state
+from minigrad.kernels.cuda.watched import BlockArray, Divergence, LocalArray, Misaligned, Pointer, state
 from minigrad.kernels.cuda.words import cuda as compiled_cuda
 
 WARP = 32
@@ -159,8 +159,24 @@ def _thread_index():
     return state.block.x * state.extent.x + state.thread.index.x
 
 
+def _check_alignment(x, i):
+    start, step = (x.offset, x.step) if isinstance(x, Pointer) else (0, x.values.itemsize)
+    if (start + i * step) % min(16, 4 * step):
+        raise Misaligned(f"{x.name}[{i}] is not at the start of four elements that one instruction can move")
+
+
+def _load4(x, i):
+    _check_alignment(x, i)
+    return TWINS[load4](x, i)
+
+
+def _store4(x, i, a, b, c, d):
+    _check_alignment(x, i)
+    TWINS[store4](x, i, a, b, c, d)
+
+
 WORDS = {
-    **TWINS, thread_index: _thread_index, compiled_cuda: cuda, math: Math,
+    **TWINS, thread_index: _thread_index, load4: _load4, store4: _store4, compiled_cuda: cuda, math: Math,
     types.int32: _int32, types.int64: int, types.uint32: _unsigned(32), types.uint64: _unsigned(64),
     types.float32: np.float32, types.float64: np.float64,
 }  # fmt: skip

@@ -6,7 +6,8 @@ are errors:
 * reading or writing outside an array (`OutOfBounds`);
 * reading memory, global, shared or local, that nobody has written (`Unwritten`);
 * two threads that use the same element, at least one of them writing, without a barrier in between (`Race`);
-* a barrier or warp operation that not all threads reach, or that they reach in different places (`Divergence`).
+* a barrier or warp operation that not all threads reach, or that they reach in different places (`Divergence`);
+* `load4` or `store4` at an address that wide instructions cannot use (`Misaligned`).
 
 It cannot see what comes from the hardware: memory that becomes visible late, bank conflicts, int32 overflow.
 A debugger can step through a kernel here.
@@ -29,6 +30,7 @@ from minigrad.kernels.cuda.watched import (
     Divergence,
     KernelError,
     Memory,
+    Misaligned,
     Moment,
     OutOfBounds,
     Pointer,
@@ -204,6 +206,7 @@ __all__ = [
     "Divergence",
     "KernelError",
     "Memory",
+    "Misaligned",
     "OutOfBounds",
     "Race",
     "Unwritten",

@@ -29,7 +29,7 @@ class Unsigned:
 
 
 class Float:
-    """An argument that is a number of type T."""
+    """An argument that is a number of type T: a Python float, or int or bool where T is one."""
 
 
 class DeviceFunction:

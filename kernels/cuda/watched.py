@@ -27,6 +27,10 @@ class Divergence(KernelError):
     """A barrier that not all threads reach."""
 
 
+class Misaligned(KernelError):
+    """`load4` or `store4` where a wide instruction cannot go."""
+
+
 class Memory:
     """A piece of the device's memory. `written` has a byte for each byte, set at the first byte of each element."""
 
