@@ -12,6 +12,7 @@ It cannot see what comes from the hardware: memory that becomes visible late, ba
 A debugger can step through a kernel here.
 """
 
+import contextvars
 import math
 import operator
 import random
@@ -134,6 +135,7 @@ class Thread(greenlet.greenlet):
         self.index, self.block, self.number = index, block, number
         self.moment = Moment(block, number // WARP, number)
         self.request = None  # what it waits for: (kind, place, value)
+        self.gr_context = contextvars.copy_context()  # a greenlet of its own has none of NumPy's errstate
         return self
 
 
@@ -237,18 +239,22 @@ class BlockArray:
 
 
 class LocalArray(BlockArray):
-    """An array of one thread's own, which nobody can race for."""
+    """An array of one thread's own, which nobody can race for: None is what nobody has written."""
+
+    def __init__(self, shape, dtype, name):
+        self.shape, self.name, self.kind = shape if isinstance(shape, tuple) else (shape,), name, dtype.type
+        self.values = [None] * math.prod(self.shape)
+        self.line = len(self.values) if len(self.shape) == 1 else 0  # where an index is the place
 
     def __getitem__(self, index):
-        place = self._place(index)
-        if not self.filled[place]:
+        value = self.values[self._place(index) if isinstance(index, tuple) or not 0 <= index < self.line else index]
+        if value is None:
             raise Unwritten(f"{self.name}{list(np.atleast_1d(index))} is read, but nobody has written it")
-        return self.values[place]
+        return value
 
     def __setitem__(self, index, value):
-        place = self._place(index)
-        self.values[place] = value
-        self.filled[place] = 1
+        place = self._place(index) if isinstance(index, tuple) or not 0 <= index < self.line else index
+        self.values[place] = self.kind(value)
 
 
 def _wait(kind, value=None):
