@@ -142,30 +142,31 @@ def scalar_loader(extent, depth, threads):
     """Of any operand, element by element; neighbouring threads read neighbours in memory."""
     loads, pitch = extent * depth // threads, extent + PADDING
     shift_e, shift_k = extent.bit_length() - 1, depth.bit_length() - 1
+    rows, columns = threads // depth, threads // extent  # from one load of a thread to its next, down or along
 
     @device_function
     def fetch(x, base, first, start, size, stop, step_e, step_k, staged):
+        t = int32(cuda.threadIdx.x)
+        e, k, down, along = int32(first + (t & (extent - 1))), int32(start + (t >> shift_e)), int32(0), int32(columns)
+        if step_k == 1:
+            e, k, down, along = int32(first + (t >> shift_k)), int32(start + (t & (depth - 1))), int32(rows), int32(0)
+        at, jump = int32(base + e * step_e + k * step_k), int32(down * step_e + along * step_k)
         for p in range(loads):
-            g = int32(cuda.threadIdx.x + p * threads)
-            if step_k == 1:
-                e, k = int32(g >> shift_k), int32(g & (depth - 1))
-            else:
-                e, k = int32(g & (extent - 1)), int32(g >> shift_e)
-            e, k = int32(first + e), int32(start + k)
             value = T(0)
             if e < size and k < stop:
-                value = x[int32(base + e * step_e + k * step_k)]
+                value = x[at]
             staged[p] = value
+            e, k, at = int32(e + down), int32(k + along), int32(at + jump)
 
     @device_function
     def put(staged, slab, at, step_k):
+        t = int32(cuda.threadIdx.x)
+        place, jump = int32(at + (t >> shift_e) * pitch + (t & (extent - 1))), int32(columns * pitch)
+        if step_k == 1:
+            place, jump = int32(at + (t & (depth - 1)) * pitch + (t >> shift_k)), int32(rows)
         for p in range(loads):
-            g = int32(cuda.threadIdx.x + p * threads)
-            if step_k == 1:
-                place = int32((g & (depth - 1)) * pitch + (g >> shift_k))
-            else:
-                place = int32((g >> shift_e) * pitch + (g & (extent - 1)))
-            slab[at + place] = staged[p]
+            slab[place] = staged[p]
+            place = int32(place + jump)
 
     return fetch, put
 

@@ -76,8 +76,9 @@ def _product(tile, layout_a, layout_b):
     fetch_a, put_a = LOADERS[layout_a](rows, depth, threads)
     fetch_b, put_b = LOADERS[layout_b](columns, depth, threads)
     multiply, store = multiplier(tile), storer(tile)
-    promises = ("FFMA", "LDS.128", "STG.E.128") + (("LDG.E.128",) if layout_a != "scalar" else ())
     types = ("float32", "float64") if layout_b == "deep" and tile is not BIG else ("float32",)
+    promises = (("LDS.128", "STG.E.128") + (("LDG.E.128",) if layout_a != "scalar" else ())
+                + (("FFMA",) if len(types) == 1 else ()))
 
     @kernel(promises=promises, examples=tuple([(name,) * 4 for name in types]))
     def product(a: Pointer, b: Pointer, bias: Pointer, out: Pointer, m: Int, n: Int, k: Int,
