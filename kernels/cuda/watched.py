@@ -239,15 +239,19 @@ class BlockArray:
 
 
 class LocalArray(BlockArray):
-    """An array of one thread's own, which nobody can race for."""
+    """An array of one thread's own, which nobody can race for: None is what nobody has written."""
+
+    def __init__(self, shape, dtype, name):
+        self.shape, self.name, self.kind = shape if isinstance(shape, tuple) else (shape,), name, dtype.type
+        self.values = [None] * math.prod(self.shape)
+        self.line = len(self.values) if len(self.shape) == 1 else 0  # where an index is the place
 
     def __getitem__(self, index):
-        place = self._place(index)
-        if not self.filled[place]:
+        value = self.values[self._place(index) if isinstance(index, tuple) or not 0 <= index < self.line else index]
+        if value is None:
             raise Unwritten(f"{self.name}{_brackets(index)} is read, but nobody has written it")
-        return self.values[place]
+        return value
 
     def __setitem__(self, index, value):
-        place = self._place(index)
-        self.values[place] = value
-        self.filled[place] = 1
+        place = self._place(index) if isinstance(index, tuple) or not 0 <= index < self.line else index
+        self.values[place] = self.kind(value)
