@@ -155,6 +155,9 @@ def _int32(value):
     return (int(value) + 2**31) % 2**32 - 2**31
 
 
+_int32.name = "int32"  # as the type of a shared or local array
+
+
 def _thread_index():
     return state.block.x * state.extent.x + state.thread.index.x
 
