@@ -1,5 +1,6 @@
 """What a kernel became: registers, spills and instructions, read from its machine code. Needs no GPU."""
 
+import functools
 import os
 import re
 import shutil
@@ -71,6 +72,7 @@ def sass(cubin):
         return subprocess.run([disassembler(), "-c", str(file)], check=True, capture_output=True, text=True).stdout
 
 
+@functools.cache
 def report(kernel, example, architecture):
     """The `Report` of a kernel for plain pointers of the types `example`."""
     ptx = ptx_of(kernel, tuple([np.dtype(name) for name in example]), architecture)

@@ -1,5 +1,6 @@
 """The elementwise CUDA kernels against the reference."""
 
+import numpy as np
 import pytest
 from agreement import FLOATS, empty, numbers
 from cuda_agreement import check, run
