@@ -29,6 +29,11 @@ def pairs_of(n, offsets):
     return n >> 3 if n >= WAVE and not offsets & 15 else 0
 
 
+def quads_of(n, offsets):
+    """How many threads take one quad each, of several arrays."""
+    return n >> 2 if n >= WAVE and not offsets & 15 else 0
+
+
 def named(name, body, **options):
     """A kernel of a function, under another name."""
     body.__name__ = name
