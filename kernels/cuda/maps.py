@@ -29,6 +29,11 @@ def pairs_of(n, offsets):
     return n >> 3 if n >= WAVE and not offsets & 15 else 0
 
 
+def quads_of(n, offsets):
+    """How many threads take one quad each, of several arrays."""
+    return n >> 2 if n >= WAVE and not offsets & 15 else 0
+
+
 def named(name, body, **options):
     """A kernel of a function, under another name."""
     body.__name__ = name
@@ -71,11 +76,11 @@ def map_one(name, f, result=Pointer, **options):
     return launch
 
 
-def map_two(name, f, result=Pointer, **options):
+def map_two(name, f, result=Pointer, second=Pointer, **options):
     """The kernel out = f(a, b) or f(a, b, p, q) of three arrays of one size; call it as ``(a, b, out, p, q)``."""
     f = with_numbers(f, 2)
 
-    def body(a: Pointer, b: Pointer, out: result, n: Int, pairs: Int, p: Float, q: Float):
+    def body(a: Pointer, b: second, out: result, n: Int, pairs: Int, p: Float, q: Float):
         i = thread_index()
         if i < pairs:
             j, k = int32(4 * i), int32(4 * (i + pairs))
