@@ -24,7 +24,7 @@ def test_code(kernel, example):
         if "float64" not in example and not kernel.doubles:
             assert found.doubles == [], found.doubles[:5]
         if found.instructions is not None:
-            # A CALL that nothing returns from is a jump out of a long loop; a RET that nothing calls comes with shuffles.
+            # A CALL that nothing returns from is a jump out of a long loop; a RET alone comes with shuffles.
             called = found.count("CALL") and found.count("RET")
             assert not called or found.divisions, found.instructions
             for name in kernel.promises:
