@@ -8,7 +8,7 @@ from numba import types
 
 from minigrad.kernels.cuda import parts
 from minigrad.kernels.cuda.intrinsics import TWINS, load4, store4, thread_index
-from minigrad.kernels.cuda.specialise import specialise
+from minigrad.kernels.cuda.specialise import names_of, specialise
 from minigrad.kernels.cuda.watched import BlockArray, Divergence, LocalArray, Misaligned, Pointer, state
 from minigrad.kernels.cuda.words import cuda as compiled_cuda
 
@@ -184,6 +184,16 @@ WORDS = {
     types.float32: np.float32, types.float64: np.float64,
 }  # fmt: skip
 """What the words of a kernel mean here."""
+
+
+def waits(function):
+    """Whether a kernel's function, or one that it calls, has a barrier or a warp operation."""
+    names = names_of(function.__code__)
+    if any(name.startswith("sync") or name.endswith("_sync") for name in names):
+        return True
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    used = [function.__globals__[name] for name in names if name in function.__globals__] + cells
+    return any(waits(thing.function) for thing in used if isinstance(thing, parts.DeviceFunction))
 
 
 def translate(function, dtype):
