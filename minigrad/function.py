@@ -50,7 +50,7 @@ class Function:
     def apply(cls, *inputs, **params):
         """Run the op on tensors (other inputs are passed on as they are) and record it if needed."""
         fn = cls()
-        fn.device, arrays, needs = _unpack(cls, inputs)
+        fn.device, arrays, needs, parents, version = _unpack(cls, inputs)
         mode = current.get()
         recorded = True in needs and mode.grad and cls.differentiable
         fn.needs_input_grad = needs if recorded else _NONE
@@ -58,7 +58,8 @@ class Function:
         if cls.is_view:
             result.version = inputs[0].version
         if recorded:
-            fn._record(inputs, result)
+            fn.parents, fn.inputs, fn.saved_version = parents, inputs, version
+            fn._finish(result)
         if mode.anomaly:
             check_finite(fn, result, "forward")
         return result
@@ -100,14 +101,6 @@ class Function:
         if mode.anomaly:
             check_finite(fn, result, "forward")
         return result
-
-    def _record(self, inputs, result):
-        """Become the node that made the result."""
-        self.parents = [
-            (x.fn or x) if needed else None for x, needed in zip(inputs, self.needs_input_grad, strict=True)
-        ]
-        self.inputs, self.saved_version = inputs, _version(inputs)
-        self._finish(result)
 
     def _finish(self, result):
         """What is left of recording once parents and inputs are known."""
@@ -158,12 +151,26 @@ class Function:
 
 
 def _unpack(cls, inputs):
-    """The device of an op's inputs, their arrays, and of each whether it requires grad."""
-    device, arrays, needs = None, [], []
+    """What `apply` has to know of its inputs, in one pass.
+
+    Returns
+    -------
+    device : Device
+    arrays : list
+    needs : tuple of bool
+        Which require grad.
+    parents : list
+        The node of each that does, None for the others.
+    version : int
+        As `_version` has it.
+    """
+    device, arrays, needs, parents, version = None, [], [], [], 0
     for x in inputs:
         if isinstance(x, Tensor):
             arrays.append(x.data)
+            version += x.version[0]
             needs.append(x.requires_grad)
+            parents.append((x.fn or x) if x.requires_grad else None)
             if x.device is not device:
                 if device is not None:
                     raise ValueError(f"{cls.name}: expected all tensors on one device, got {device} and {x.device}")
@@ -171,7 +178,8 @@ def _unpack(cls, inputs):
         else:
             arrays.append(x)
             needs.append(False)
-    return device, arrays, tuple(needs)
+            parents.append(None)
+    return device, arrays, tuple(needs), parents, version
 
 
 def _version(inputs):
@@ -195,13 +203,14 @@ def apply_multiple(cls, *inputs, **params):
     Its ``backward`` takes one gradient per output, None where that output did not take part.
     """
     fn = cls()
-    fn.device, arrays, needs = _unpack(cls, inputs)
+    fn.device, arrays, needs, parents, version = _unpack(cls, inputs)
     mode = current.get()
     recorded = True in needs and mode.grad
     fn.needs_input_grad = needs if recorded else _NONE
     results = tuple([Tensor(array, fn.device) for array in fn.forward(*arrays, **params)])
     if recorded:
-        fn._record(inputs, results[0])
+        fn.parents, fn.inputs, fn.saved_version = parents, inputs, version
+        fn._finish(results[0])
         fn.outputs = len(results)
         for index, result in enumerate(results):
             pick = Pick()
