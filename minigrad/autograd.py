@@ -5,8 +5,6 @@ wanted, keeps the instance as the node of the graph. `backward` visits the nodes
 the leaves and hands each node the gradient of its output; the node answers with the gradients of its inputs.
 """
 
-from dataclasses import replace
-
 from minigrad import modes
 from minigrad.function import Pick, check_finite
 
@@ -76,7 +74,7 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
         total[node] = total[node] + seed if node in total else seed
     mode = modes.current.get()
     # Anomalies are looked for in what a backward answers, so that its op is named and not one inside it.
-    token = modes.current.set(replace(mode, grad=create_graph, anomaly=False))
+    token = modes.current.set(modes.Mode(grad=create_graph, anomaly=False))
     try:
         ready = [node for node, count in uses.items() if count == 0]
         while ready:
