@@ -92,7 +92,7 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
             if node in stop:
                 continue
             parents, passed = node.parents, targets is None or node in wanted
-            answers = _answers(node, grad) if passed and grad is not None else None
+            answers, around = _answers(node, grad) if passed and grad is not None else None, None
             for position, parent in enumerate(parents):  # zip takes 0.25 us more
                 if parent is None:
                     continue
@@ -121,8 +121,10 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
                 if known is None:
                     total[parent] = answer
                     # Whose array it is matters only if more will be added, or a leaf keeps it.
-                    if (leaf or still) and (new or _is_new(answer.data, node, grad, answers)):
-                        own.add(parent)
+                    if leaf or still:
+                        around = around or _arrays_around(node, grad, answers)
+                        if new or answer.data.base is None and around.count(id(answer.data)) == 1:
+                            own.add(parent)
                 elif create_graph or parent not in own:
                     total[parent] = known + answer
                     own.add(parent)
@@ -141,22 +143,13 @@ def _summed_to(grad, shape):
     return ops.sum_to(grad, shape)
 
 
-def _is_new(array, node, grad, answers):
-    """Whether an array that a backward answered with is held by that answer alone."""
-    if array.base is not None:
-        return False
-    holders = 0  # loops, not comprehensions: 0.6 us instead of 1.4
-    for x in answers:
-        if x is not None and x.data is array:
-            holders += 1
-    for x in grad if type(grad) is list else (grad,):
-        if x is not None and x.data is array:
-            return False
-    if node.saved_version is not None:
-        for x in node.inputs:
-            if isinstance(x, Tensor) and x.data is array:
-                return False
-    return holders == 1 and (node.saved_output is None or node.saved_output[0] is not array)
+def _arrays_around(node, grad, answers):
+    """Which arrays a backward saw and answered with, by identity: one that is named once is held by its answer alone."""
+    tensors = [*answers, *(grad if type(grad) is list else (grad,)), *(node.inputs or ())]
+    around = [id(x.data) for x in tensors if isinstance(x, Tensor)]
+    if node.saved_output is not None:
+        around.append(id(node.saved_output[0]))
+    return around
 
 
 def _add_into(total, array, device):
