@@ -92,7 +92,8 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
             if node in stop:
                 continue
             parents, passed = node.parents, targets is None or node in wanted
-            answers, around = _answers(node, grad) if passed and grad is not None else None, None
+            answers = _answers(node, grad) if passed and grad is not None else None
+            around = None
             for position, parent in enumerate(parents):  # zip takes 0.25 us more
                 if parent is None:
                     continue
@@ -144,7 +145,7 @@ def _summed_to(grad, shape):
 
 
 def _arrays_around(node, grad, answers):
-    """Which arrays a backward saw and answered with, by identity: one that is named once is held by its answer alone."""
+    """The identities of the arrays that a backward saw and answered with: what is there once, its answer alone holds."""
     tensors = [*answers, *(grad if type(grad) is list else (grad,)), *(node.inputs or ())]
     around = [id(x.data) for x in tensors if isinstance(x, Tensor)]
     if node.saved_output is not None:

@@ -161,7 +161,7 @@ class Optimizer:
         raise TypeError(f"{self.name} defines no update")
 
     def with_gradients(self, group):
-        """The parameters of a group that have a gradient: pairs of a device and a list of neighbours that live there."""
+        """The parameters of a group that have a gradient, as pairs of a device and a list of neighbours there."""
         found = []
         for param in group["params"]:
             if param.grad is not None:
