@@ -145,7 +145,7 @@ def _summed_to(grad, shape):
 
 
 def _arrays_around(node, grad, answers):
-    """The identities of the arrays that a backward saw and answered with; one found once is held by its answer alone."""
+    """The identities of the arrays that a backward saw and answered with: one found once is its answer's alone."""
     tensors = [*answers, *(grad if type(grad) is list else (grad,)), *(node.inputs or ())]
     around = [id(x.data) for x in tensors if isinstance(x, Tensor)]
     if node.saved_output is not None:
