@@ -42,7 +42,7 @@ class Run:
         norm, linear = self.norm, self.linear
         slope = float(self.activation.negative_slope) if self.kind == "leaky_relu" else 0.0
         if linear is not None:
-            if self._linear_can_be_fused(x):
+            if norm.training and self._linear_fits(x):
                 return LinearBatchNormAct.apply(x, linear.weight, linear.bias, norm.weight, norm.bias,
                                                 running=norm.followed(), eps=norm.eps, activation=self.kind,
                                                 slope=slope)
@@ -50,10 +50,10 @@ class Run:
         return norm.run(x, "batch_norm", (BatchNormAct, BatchNormActEval), activation=self.kind, slope=slope,
                         pool=self.pool is not None)
 
-    def _linear_can_be_fused(self, x):
-        """Whether the norm is in training and everything fits together; if not, the layers know what to say."""
+    def _linear_fits(self, x):
+        """Whether x, the linear layer and the norm go together; if not, the layers know what to say."""
         norm, linear = self.norm, self.linear
-        return norm.training and self.pool is None and fit_together(
+        return self.pool is None and fit_together(
             x, linear.weight, linear.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
 
     def _can_be_fused(self, x):

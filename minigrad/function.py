@@ -50,7 +50,7 @@ class Function:
     def apply(cls, *inputs, **params):
         """Run the op on tensors (other inputs are passed on as they are) and record it if needed."""
         fn = cls()
-        fn.device, arrays, needs, parents, version = _unpack(cls, inputs)
+        fn.device, arrays, needs = _unpack(cls, inputs)
         mode = current.get()
         recorded = True in needs and mode.grad and cls.differentiable
         fn.needs_input_grad = needs if recorded else _NONE
@@ -58,8 +58,7 @@ class Function:
         if cls.is_view:
             result.version = inputs[0].version
         if recorded:
-            fn.parents, fn.inputs, fn.saved_version = parents, inputs, version
-            fn._finish(result)
+            fn._record(inputs, result)
         if mode.anomaly:
             check_finite(fn, result, "forward")
         return result
@@ -101,6 +100,18 @@ class Function:
         if mode.anomaly:
             check_finite(fn, result, "forward")
         return result
+
+    def _record(self, inputs, result):
+        """Become the node that made the result."""
+        parents, version = [], 0
+        for x in inputs:
+            if isinstance(x, Tensor):
+                version += x.version[0]
+                parents.append((x.fn or x) if x.requires_grad else None)
+            else:
+                parents.append(None)
+        self.parents, self.inputs, self.saved_version = parents, inputs, version
+        self._finish(result)
 
     def _finish(self, result):
         """What is left of recording once parents and inputs are known."""
@@ -151,26 +162,12 @@ class Function:
 
 
 def _unpack(cls, inputs):
-    """What `apply` has to know of its inputs, in one pass.
-
-    Returns
-    -------
-    device : Device
-    arrays : list
-    needs : tuple of bool
-        Which require grad.
-    parents : list
-        The node of each that does, None for the others.
-    version : int
-        As `_version` has it.
-    """
-    device, arrays, needs, parents, version = None, [], [], [], 0
+    """The device of an op's inputs, their arrays, and of each whether it requires grad."""
+    device, arrays, needs = None, [], []
     for x in inputs:
         if isinstance(x, Tensor):
             arrays.append(x.data)
-            version += x.version[0]
             needs.append(x.requires_grad)
-            parents.append((x.fn or x) if x.requires_grad else None)
             if x.device is not device:
                 if device is not None:
                     raise ValueError(f"{cls.name}: expected all tensors on one device, got {device} and {x.device}")
@@ -178,8 +175,7 @@ def _unpack(cls, inputs):
         else:
             arrays.append(x)
             needs.append(False)
-            parents.append(None)
-    return device, arrays, tuple(needs), parents, version
+    return device, arrays, tuple(needs)
 
 
 def _version(inputs):
@@ -203,14 +199,13 @@ def apply_multiple(cls, *inputs, **params):
     Its ``backward`` takes one gradient per output, None where that output did not take part.
     """
     fn = cls()
-    fn.device, arrays, needs, parents, version = _unpack(cls, inputs)
+    fn.device, arrays, needs = _unpack(cls, inputs)
     mode = current.get()
     recorded = True in needs and mode.grad
     fn.needs_input_grad = needs if recorded else _NONE
     results = tuple([Tensor(array, fn.device) for array in fn.forward(*arrays, **params)])
     if recorded:
-        fn.parents, fn.inputs, fn.saved_version = parents, inputs, version
-        fn._finish(results[0])
+        fn._record(inputs, results[0])
         fn.outputs = len(results)
         for index, result in enumerate(results):
             pick = Pick()
