@@ -1,6 +1,7 @@
 """The tape and the walk back: graphs of every form, memory, higher orders."""
 
 import gc
+import itertools
 import weakref
 
 import numpy as np
@@ -128,6 +129,23 @@ def test_borrowed_arrays_are_not_added_into(answer, monkeypatch):
     expected = {"grad": (1.0, 1.0), "inputs": (3.0, 2.0), "output": (6.0, 6.0)}[answer]
     assert values(a.grad) == [110.0 + expected[0]] and values(b.grad) == [110.0 + expected[1]]
     assert a.grad.data is not b.data and b.grad.data is not a.data
+
+
+@pytest.mark.parametrize("answer", ["grad", "inputs", "output"])
+def test_borrowed_arrays_are_copied_for_leaves(answer, monkeypatch):
+    """With several elements no view is made on the way, and the arrays are the very ones that the engine was given."""
+    monkeypatch.setattr(Held, "answer", answer)
+    a, b, seed = leaf(2.0, 3.0), leaf(4.0, 5.0), mg.tensor([1.0, 10.0], "float64")
+    y = Held.apply(a, b)
+    y.backward(seed)
+    held = [a.data, b.data, y.data, seed.data, a.grad.data, b.grad.data]
+    assert not any(np.shares_memory(x, y) for x, y in itertools.combinations(held, 2))
+
+
+def test_a_view_of_a_borrowed_array_is_copied_for_a_leaf():
+    x, seed = leaf(1.0, 2.0), mg.tensor([[1.0], [10.0]], "float64")
+    x.reshape(2, 1).backward(seed)
+    assert values(x.grad) == [1.0, 10.0] and not np.shares_memory(x.grad.data, seed.data)
 
 
 def test_accumulation_over_passes():

@@ -191,6 +191,7 @@ def test_frozen_layers_cost_no_kernel(frozen, products):
     step(x)
     launches = step.recordings[0].launches
     assert launches.count("matmul") == products and launches.count("linear_forward") == 2
+    assert launches.count("sum") == 1 + sum(linear.bias.requires_grad for linear in (model[0], model[3]))
     grads = [p.grad is None for p in model.parameters()]
     assert grads == [not p.requires_grad for p in model.parameters()]
 
@@ -214,6 +215,16 @@ def test_a_captured_run_with_a_linear_layer_is_the_eager_one():
         found.append([losses, *[t.numpy() for t in left]])
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_running_statistics_count_as_changed(nested):
+    """Whoever saved them for a gradient is told."""
+    model = linear_run(nn.ReLU, {}, nested=nested)
+    buffers = model[1].running_mean, model[1].running_var, model[1].num_batches_tracked
+    before = [b.version[0] for b in buffers]
+    model(mg.randn(6, 7))
+    assert [b.version[0] for b in buffers] == [version + 1 for version in before]
 
 
 def test_a_saved_parameter_of_a_run_may_not_change_before_backward():
