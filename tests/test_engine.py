@@ -131,14 +131,24 @@ def test_borrowed_arrays_are_not_added_into(answer, monkeypatch):
     assert a.grad.data is not b.data and b.grad.data is not a.data
 
 
+class HeldOnce(Held):
+    """The same with one of the arrays, so that only what else is in use tells that it is not new."""
+
+    def backward(self, grad):
+        answer = {"grad": grad, "inputs": self.inputs[1], "output": self.output.detach()}
+        return answer[self.answer], None
+
+
+@pytest.mark.parametrize("kind", [Held, HeldOnce])
 @pytest.mark.parametrize("answer", ["grad", "inputs", "output"])
-def test_borrowed_arrays_are_copied_for_leaves(answer, monkeypatch):
-    """With several elements no view is made on the way, and the arrays are the very ones that the engine was given."""
+def test_borrowed_arrays_are_copied_for_leaves(answer, kind, monkeypatch):
+    """The arrays are the very ones that the engine was given, no views made on the way."""
     monkeypatch.setattr(Held, "answer", answer)
-    a, b, seed = leaf(2.0, 3.0), leaf(4.0, 5.0), mg.tensor([1.0, 10.0], "float64")
-    y = Held.apply(a, b)
+    a, b, seed = [mg.tensor(v, "float64").clone() for v in ([2.0, 3.0], [4.0, 5.0], [1.0, 10.0])]
+    assert all(x.data.base is None for x in (a, b, seed))
+    y = kind.apply(a.requires_grad_(), b.requires_grad_())
     y.backward(seed)
-    held = [a.data, b.data, y.data, seed.data, a.grad.data, b.grad.data]
+    held = [x.data for x in (a, b, y, seed, a.grad, b.grad) if x is not None]
     assert not any(np.shares_memory(x, y) for x, y in itertools.combinations(held, 2))
 
 
