@@ -50,6 +50,8 @@ def test_mixing_is_refused():
         x + y
     with pytest.raises(ValueError, match="expected a tensor on cuda, got one on cpu"):
         x.copy_(y)
+    with pytest.raises(ValueError, match="batch_norm: .*one device, got cuda and running statistics on cpu"):
+        mg.functional.batch_norm(mg.ones(3, 2, device="cuda"), mg.zeros(2), mg.ones(2), training=True)
     model = mg.layers.Linear(2, 2)
     with pytest.raises(ValueError, match="one device"):
         model(mg.ones(1, 2, device="cuda"))

@@ -236,6 +236,9 @@ def run_batch_norm(op, kinds, x, running_mean, running_var, weight, bias, traini
         )
     running = None
     if running_mean is not None and running_var is not None:
+        if running_mean.device is not x.device:
+            raise ValueError(f"{op}: expected all tensors on one device, got {x.device} and running statistics on "
+                             f"{running_mean.device}")
         running = followed(running_mean, running_var, momentum, batches, cumulative)
     return kinds[0].apply(x, weight, bias, running=running, eps=eps, **params)
 
