@@ -8,6 +8,7 @@ from minigrad.kernels.cuda.language import (
     Pointer,
     T,
     blocks,
+    cuda,
     device_function,
     int32,
     kernel,
@@ -104,18 +105,21 @@ def _correction(beta, t):
 
 
 @kernel(doubles=True)  # the settings are float64, and 1 - 0.999 ** t is to keep its digits
-def _adam_numbers(numbers: Pointer, step: Doubles, settings: Doubles, decoupled: Int,
-                  maximize: Int):  # fmt: skip
-    """What is the same for all elements, worked out once. One thread."""
-    lr, beta1, beta2, eps, decay = settings[0], settings[1], settings[2], settings[3], settings[4]
+def _adam_numbers(numbers: Pointer, step: Doubles, settings: Doubles, decoupled: Int, maximize: Int):
+    """What is the same for all elements, worked out once. Two threads, for the two corrections at a time."""
+    i = thread_index()
     t = step[0] + 1.0
-    step[0] = t
-    numbers[0] = T(lr / _correction(beta1, t))
-    numbers[1] = T(1.0 / math.sqrt(_correction(beta2, t)))
-    numbers[2] = T(eps)
-    numbers[3] = T(-1.0 if maximize else 1.0)
-    numbers[4], numbers[5], numbers[6], numbers[7] = T(beta1), T(1.0 - beta1), T(beta2), T(1.0 - beta2)
-    numbers[8], numbers[9] = T(1.0 - lr * decay if decoupled else 1.0), T(0.0 if decoupled else decay)
+    beta = settings[1 + i]
+    correction = _correction(beta, t)
+    cuda.syncwarp()
+    numbers[4 + 2 * i], numbers[5 + 2 * i] = T(beta), T(1.0 - beta)
+    if i == 0:
+        step[0] = t
+        lr, decay = settings[0], settings[4]
+        numbers[0], numbers[2], numbers[3] = T(lr / correction), T(settings[3]), T(-1.0 if maximize else 1.0)
+        numbers[8], numbers[9] = T(1.0 - lr * decay if decoupled else 1.0), T(0.0 if decoupled else decay)
+    else:
+        numbers[1] = T(1.0 / math.sqrt(correction))
 
 
 @device_function
@@ -181,7 +185,7 @@ def _adam(param: Pointer, grad: Pointer, exp_avg: Pointer, exp_avg_sq: Pointer, 
 def adam(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, step, settings, decoupled, maximize):
     """One step of Adam or AdamW, with AMSGrad if max_exp_avg_sq is not empty."""
     numbers = memory.scratch(12, param.dtype)
-    _adam_numbers[1, 1](numbers, step, settings, decoupled, maximize)
+    _adam_numbers[1, 2](numbers, step, settings, decoupled, maximize)
     n, amsgrad = param.size, int(max_exp_avg_sq.size > 0)
     if n:
         offsets = param.offset | grad.offset | exp_avg.offset | exp_avg_sq.offset | max_exp_avg_sq.offset
