@@ -24,6 +24,6 @@ def test_code(kernel, example):
         if "float64" not in example and not kernel.doubles:
             assert found.doubles == [], found.doubles[:5]
         if found.instructions is not None:
-            assert found.count("CALL") == 0 or found.divisions, found.instructions
+            assert found.count("CALL") == 0 or found.slow_paths, found.instructions
             for name in kernel.promises:
                 assert found.count(name) > 0, f"{name} promised, found {found.instructions}"
