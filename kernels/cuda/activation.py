@@ -1,7 +1,7 @@
 """Activations and their gradients."""
 
 from minigrad.kernels.cuda.language import T, device_function, math
-from minigrad.kernels.cuda.maps import map_one, map_two
+from minigrad.kernels.cuda.maps import map_one, map_two, public
 
 WIDE = ("LDG.E.128", "STG.E.128")
 
@@ -13,7 +13,7 @@ def unary(name, f):
     def launch(x, out):
         run(x, out)
 
-    return launch
+    return public(name, launch)
 
 
 def of_input(name, f):
@@ -23,7 +23,7 @@ def of_input(name, f):
     def launch(x, grad, out):
         run(x, grad, out)
 
-    return launch
+    return public(name, launch)
 
 
 def of_output(name, f):
@@ -33,7 +33,7 @@ def of_output(name, f):
     def launch(y, grad, out):
         run(y, grad, out)
 
-    return launch
+    return public(name, launch)
 
 
 @device_function

@@ -30,9 +30,10 @@ class Report(NamedTuple):
         The lines of the PTX that work on float64.
     calls : list of str
         The lines of the PTX that call a function.
-    divisions : list of str
-        The lines of the PTX that divide or take a root and round correctly. ptxas turns each into a handful of
-        instructions and, for what is subnormal or overflows, a CALL of code that it adds to the kernel.
+    slow_paths : list of str
+        The lines of the PTX that ptxas makes a few instructions of, and a CALL of code that it adds to the kernel for
+        the rare case: correctly rounded divisions and roots, for what is subnormal or overflows; on sm_80 warp
+        operations in a loop or branch, for a warp whose threads have gone different ways.
     instructions : Counter or None
         Of the SASS, by name with modifiers; None where there is no disassembler.
     """
@@ -43,7 +44,7 @@ class Report(NamedTuple):
     shared: int
     doubles: list
     calls: list
-    divisions: list
+    slow_paths: list
     instructions: Counter | None
 
     def count(self, prefix):
@@ -95,6 +96,6 @@ def report(kernel, example, architecture):
         shared=figure(r"(\d+) bytes smem"),
         doubles=[line for line in lines if ".f64" in line],
         calls=[line for line in lines if line.startswith("call")],
-        divisions=[line for line in lines if re.match(r"(@\S+\s+)?(div|rcp|sqrt)\.rn", line)],
+        slow_paths=[line for line in lines if re.match(r"(@\S+\s+)?((div|rcp|sqrt)\.rn|vote\.sync|shfl\.sync)", line)],
         instructions=instructions,
     )

@@ -25,6 +25,7 @@ from minigrad.kernels.cuda.maps import (
     map_two,
     pairs_of,
     place,
+    public,
     quad,
 )
 
@@ -38,7 +39,7 @@ def unary(name, f, promises=WIDE, **options):
     def launch(x, out):
         run(x, out)
 
-    return launch
+    return public(name, launch)
 
 
 def binary(name, f, result=Pointer, promises=WIDE, **options):
@@ -52,7 +53,7 @@ def binary(name, f, result=Pointer, promises=WIDE, **options):
         else:
             broadcast(a, b, out)
 
-    return launch
+    return public(name, launch)
 
 
 def comparison(name, f, **options):

@@ -40,6 +40,12 @@ def named(name, body, **options):
     return kernel(body, **options)
 
 
+def public(name, function):
+    """A function that a factory has made, under the name that it is exported by."""
+    function.__name__ = function.__qualname__ = name
+    return function
+
+
 def with_numbers(f, count):
     """A device function of `count` arrays' elements, that is also handed the two numbers of a loop, if f takes none."""
     f = device_function(f)

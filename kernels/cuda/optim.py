@@ -8,6 +8,7 @@ from minigrad.kernels.cuda.language import (
     Pointer,
     T,
     blocks,
+    cuda,
     device_function,
     int32,
     kernel,
@@ -103,19 +104,27 @@ def _correction(beta, t):
     return -math.expm1(t * math.log(beta))
 
 
+@device_function
+def _put_numbers(numbers, i, step, settings, decoupled, maximize):
+    """What is the same for all elements, in float64. Two threads, i being 0 or 1, for the two corrections at a time."""
+    beta = settings[1 + i]
+    correction = _correction(beta, step[0] + 1.0)
+    numbers[4 + 2 * i], numbers[5 + 2 * i] = T(beta), T(1.0 - beta)
+    if i == 0:
+        lr, decay = settings[0], settings[4]
+        numbers[0], numbers[2], numbers[3] = T(lr / correction), T(settings[3]), T(-1.0 if maximize else 1.0)
+        numbers[8], numbers[9] = T(1.0 - lr * decay if decoupled else 1.0), T(0.0 if decoupled else decay)
+    else:
+        numbers[1] = T(1.0 / math.sqrt(correction))
+
+
 @kernel(doubles=True)  # the settings are float64, and 1 - 0.999 ** t is to keep its digits
-def _adam_numbers(numbers: Pointer, step: Doubles, settings: Doubles, decoupled: Int,
-                  maximize: Int):  # fmt: skip
-    """What is the same for all elements, worked out once. One thread."""
-    lr, beta1, beta2, eps, decay = settings[0], settings[1], settings[2], settings[3], settings[4]
-    t = step[0] + 1.0
-    step[0] = t
-    numbers[0] = T(lr / _correction(beta1, t))
-    numbers[1] = T(1.0 / math.sqrt(_correction(beta2, t)))
-    numbers[2] = T(eps)
-    numbers[3] = T(-1.0 if maximize else 1.0)
-    numbers[4], numbers[5], numbers[6], numbers[7] = T(beta1), T(1.0 - beta1), T(beta2), T(1.0 - beta2)
-    numbers[8], numbers[9] = T(1.0 - lr * decay if decoupled else 1.0), T(0.0 if decoupled else decay)
+def _adam_numbers(numbers: Pointer, step: Doubles, settings: Doubles, decoupled: Int, maximize: Int):
+    i = thread_index()
+    _put_numbers(numbers, i, step, settings, decoupled, maximize)
+    cuda.syncwarp()
+    if i == 0:
+        step[0] += 1.0
 
 
 @device_function
@@ -137,6 +146,19 @@ def _larger(a, b):
 @device_function
 def _moved(p, m, v, size, root, eps, shrink):
     return p * shrink - size * (m / (math.sqrt(v) * root + eps))
+
+
+@device_function
+def _adam_element(j, param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, amsgrad,
+                  size, root, eps, sign, b1, c1, b2, c2, shrink, decay):  # fmt: skip
+    p, d = param[j], grad[j]
+    m = _average(p, d, exp_avg[j], b1, c1, sign, decay)
+    v = _average_square(p, d, exp_avg_sq[j], b2, c2, sign, decay)
+    exp_avg[j], exp_avg_sq[j] = m, v
+    if amsgrad:
+        v = _larger(max_exp_avg_sq[j], v)
+        max_exp_avg_sq[j] = v
+    param[j] = _moved(p, m, v, size, root, eps, shrink)
 
 
 @kernel(promises=WIDE)
@@ -168,26 +190,42 @@ def _adam(param: Pointer, grad: Pointer, exp_avg: Pointer, exp_avg_sq: Pointer, 
     else:
         j = int32(i + 3 * quads)
         if j < n:
-            p, d = param[j], grad[j]
-            m = _average(p, d, exp_avg[j], b1, c1, sign, decay)
-            v = _average_square(p, d, exp_avg_sq[j], b2, c2, sign, decay)
-            exp_avg[j], exp_avg_sq[j] = m, v
-            if amsgrad:
-                v = _larger(max_exp_avg_sq[j], v)
-                max_exp_avg_sq[j] = v
-            param[j] = _moved(p, m, v, size, root, eps, shrink)
+            _adam_element(j, param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, amsgrad,
+                          size, root, eps, sign, b1, c1, b2, c2, shrink, decay)
+
+
+SMALL = 2048  # elements, eight for each thread of a block: what a block can do in one launch instead of two
+
+
+@kernel(doubles=True)  # the settings are float64, and 1 - 0.999 ** t is to keep its digits
+def _adam_small(param: Pointer, grad: Pointer, exp_avg: Pointer, exp_avg_sq: Pointer, max_exp_avg_sq: Pointer,
+                step: Doubles, settings: Doubles, n: Int, amsgrad: Int, decoupled: Int, maximize: Int):  # fmt: skip
+    numbers = cuda.shared.array(10, T)
+    j = int32(cuda.threadIdx.x)
+    if j < 2:
+        _put_numbers(numbers, j, step, settings, decoupled, maximize)
+    cuda.syncthreads()
+    if j == 0:
+        step[0] += 1.0
+    while j < n:
+        _adam_element(j, param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, amsgrad,
+                      numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6], numbers[7],
+                      numbers[8], numbers[9])  # fmt: skip
+        j = int32(j + THREADS)
 
 
 def adam(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, step, settings, decoupled, maximize):
     """One step of Adam or AdamW, with AMSGrad if max_exp_avg_sq is not empty."""
-    numbers = memory.scratch(12, param.dtype)
-    _adam_numbers[1, 1](numbers, step, settings, decoupled, maximize)
     n, amsgrad = param.size, int(max_exp_avg_sq.size > 0)
-    if n:
-        offsets = param.offset | grad.offset | exp_avg.offset | exp_avg_sq.offset | max_exp_avg_sq.offset
-        quads = quads_of(n, offsets)
-        _adam[blocks(n - 3 * quads), THREADS](
-            param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, numbers, n, quads, amsgrad)  # fmt: skip
+    if n <= SMALL:
+        _adam_small[1, THREADS](param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, step, settings, n, amsgrad,
+                                decoupled, maximize)  # fmt: skip
+        return
+    numbers = memory.scratch(12, param.dtype)
+    _adam_numbers[1, 2](numbers, step, settings, decoupled, maximize)
+    quads = quads_of(n, param.offset | grad.offset | exp_avg.offset | exp_avg_sq.offset | max_exp_avg_sq.offset)
+    _adam[blocks(n - 3 * quads), THREADS](
+        param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, numbers, n, quads, amsgrad)  # fmt: skip
 
 
 def scale_inplace(x, scale):

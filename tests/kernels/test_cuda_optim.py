@@ -5,15 +5,20 @@ import pytest
 from agreement import FLOATS, numbers
 from cuda_agreement import check
 
-from minigrad.kernels.cuda import maps
+from minigrad.kernels.cuda import maps, optim
 
-SIZES = (0, 1, 43)
+SIZES = (0, 1, 43, 300)  # the last is more than a block has threads
 
 
-@pytest.fixture(params=(maps.WAVE, 8), ids=("single", "wide"), autouse=True)
+SIZED = {"small": (maps.WAVE, optim.SMALL), "single": (maps.WAVE, 0), "wide": (8, 0)}
+
+
+@pytest.fixture(params=SIZED.values(), ids=SIZED, autouse=True)
 def wave(request, monkeypatch):
-    """Every test runs with a thread per element, and again with the loops of large arrays."""
-    monkeypatch.setattr(maps, "WAVE", request.param)
+    """Every test runs as for a small array, with a thread per element, and with the loops of large arrays."""
+    wave, small = request.param
+    monkeypatch.setattr(maps, "WAVE", wave)
+    monkeypatch.setattr(optim, "SMALL", small)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
