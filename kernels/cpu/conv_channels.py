@@ -14,7 +14,7 @@ from numba import config
 
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.packing import count_taps, pad_rows, transpose
-from minigrad.kernels.cpu.parallel import merged, parallel_for, parallel_kernel
+from minigrad.kernels.cpu.parallel import flat, merged, only_float32, parallel_for, parallel_kernel
 from minigrad.kernels.cpu.simd import PIXELS, VECTOR_BYTES, channels_tile, keep_scalar, lanes_of, put_integer
 from minigrad.kernels.cpu.winograd import (
     wants_winograd,
@@ -217,7 +217,7 @@ def correlate(
     if wants_winograd_compiled(
         images, channels, c_out, out.shape[2], out.shape[3], kernel_h, kernel_w, stride_h, stride_w, dilation_h,
         dilation_w, groups
-    ) and winograd_correlate(x, weight, bias, out, work, backward, pad_top, pad_left):
+    ) and only_float32(winograd_correlate, (x, weight, bias, out, work, backward, pad_top, pad_left)):
         return
     lanes = lanes_of(work)
     wide = 2 * lanes
@@ -254,14 +254,13 @@ def correlate(
     _place_pixels(work, pixels_at, wide, together, band, channels * plane, pitch, step_h, step_w, target)
     numbers, kernel = (images, groups, c_in, c_out, rows, band, together, splits), (
         kernel_h, kernel_w, dilation_h, dilation_w)
-    flat, flat_out, flat_weight = x.reshape(x.size), out.reshape(out.size), weight.reshape(weight.size)
     apart = weight.size >= PARALLEL_PACKING
     shares = TASKS if apart else 1
     parallel_for(_pack_share, shares, apart, (
-        shares, flat_weight, work, (groups, c_in, c_out), target, kernel, weights_at, backward))
+        shares, flat(weight), work, (groups, c_in, c_out), target, kernel, weights_at, backward))
     chunks = (work.size - buffers_at) // chunk_size
     parallel_for(_correlate, chunks, out.size * taps // (phases_h * phases_w) >= PARALLEL_WORK, (
-        chunks, chunk_size, flat, flat_out, work, numbers, (height, width, top, left, step_h, step_w, extra_h),
+        chunks, chunk_size, flat(x), flat(out), work, numbers, (height, width, top, left, step_h, step_w, extra_h),
         (reach, pitch, plane), target, kernel, (weights_at, bias_at, table_at, pixels_at, buffers_at)))
 
 

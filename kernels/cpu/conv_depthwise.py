@@ -9,7 +9,7 @@ from numba import config
 
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.packing import pad_rows
-from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel
+from minigrad.kernels.cpu.parallel import flat, parallel_for, parallel_kernel
 from minigrad.kernels.cpu.simd import VECTOR_BYTES, dot_rows, keep_scalar, lanes_of, put_integer
 
 TAPS = 9  # at a time: those of 3 x 3, and enough sums to hide the latency of the multiply-add
@@ -86,7 +86,7 @@ def depthwise_grad_weight(
     chunk_size = phases_h * phases_w * lines * pitch + 2 * SLACK + taps_up * lanes_of(work)
     chunks = (work.size - taps_up) // chunk_size
     parallel_for(_sum_channel, chunks, grad.size * c_in * taps >= PARALLEL_WORK, (
-        chunks, chunk_size, grad.reshape(grad.size), x.reshape(x.size), out.reshape(out.size), grad_bias, work,
+        chunks, chunk_size, flat(grad), flat(x), flat(out), grad_bias, work,
         (images, o_total, c_in, rows, columns), (x.shape[2], x.shape[3], pad_top, pad_left, stride_h, stride_w),
         (lines, pitch, phases_h, phases_w), taps))
 

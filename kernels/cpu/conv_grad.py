@@ -11,7 +11,7 @@ from numba import config
 
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.packing import pad_rows, transpose
-from minigrad.kernels.cpu.parallel import merged, parallel_for, parallel_kernel
+from minigrad.kernels.cpu.parallel import flat, merged, only_float32, parallel_for, parallel_kernel
 from minigrad.kernels.cpu.simd import PIXELS, VECTOR_BYTES, channels_tile, keep_scalar, lanes_of, put_integer
 from minigrad.kernels.cpu.winograd import wants_winograd, wants_winograd_compiled
 from minigrad.kernels.cpu.winograd_grad import winograd_grad_weight, winograd_grad_weight_workspace
@@ -154,7 +154,7 @@ def correlate_grad_weight(
     c_out, taps_2d = o_total // groups, kernel_h * kernel_w
     if wants_winograd_compiled(
         images, channels, o_total, rows, columns, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, groups
-    ) and winograd_grad_weight(grad, x, out, grad_bias, work, pad_top, pad_left):
+    ) and only_float32(winograd_grad_weight, (grad, x, out, grad_bias, work, pad_top, pad_left)):
         return
     blocks, splits, part, band, together, reach, pitch, plane = _layout_compiled(
         images, channels, width, rows, columns, groups, kernel_h, kernel_w, stride_h, stride_w, pad_left,
@@ -185,11 +185,10 @@ def correlate_grad_weight(
             for j in range(columns):
                 put_integer(work, k, image * groups * part * plane + i * stride_h * pitch + j * stride_w)
                 k += 1
-    flat_grad, flat, flat_out = grad.reshape(grad.size), x.reshape(x.size), out.reshape(out.size)
     chunk_size = together * groups * part * plane + 2 * SLACK + pixels * wide
     chunks = (work.size - buffers_at) // chunk_size
     parallel_for(_sum_block, chunks, grad.size * c_in * taps_2d >= PARALLEL_WORK, (
-        chunks, chunk_size, flat_grad, flat, work, grad_bias.size > 0,
+        chunks, chunk_size, flat(grad), flat(x), work, grad_bias.size > 0,
         (images, groups, channels, o_total, blocks, splits, part),
         (height, width, rows, columns, pad_top, pad_left), (band, together, reach, pitch, plane),
         (taps_2d, (kernel_h - 1) * dilation_h, stride_h),
@@ -197,7 +196,7 @@ def correlate_grad_weight(
     apart = blocks * out.size >= PARALLEL_SUMS
     shares = min(pieces, TASKS) if apart else 1
     parallel_for(_add_blocks, shares, apart, (
-        shares, flat_out, work, (groups, c_in, c_out, taps_2d, blocks, splits, part), partials_at, grad.size == 0))
+        shares, flat(out), work, (groups, c_in, c_out, taps_2d, blocks, splits, part), partials_at, grad.size == 0))
     for o in range(grad_bias.size):
         keep_scalar(work)
         total = work.dtype.type(0)

@@ -18,7 +18,7 @@ from numba import config
 
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.packing import count_taps, pack_panel, pad_rows
-from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel
+from minigrad.kernels.cpu.parallel import flat, parallel_for, parallel_kernel
 from minigrad.kernels.cpu.simd import (
     ROWS,
     VECTOR_BYTES,
@@ -193,7 +193,7 @@ def correlate_lines_forward(
     for o in range(groups * c_out):
         keep_scalar(work)
         work[bias_at + o] = bias[o] if bias.size else work.dtype.type(0)
-    flat_weight = weight.reshape(weight.size)
+    flat_weight = flat(weight)
     if c_out == 1:
         for i in range(groups * taps):
             work[weights_at + i] = flat_weight[i]
@@ -202,12 +202,11 @@ def correlate_lines_forward(
             channel = panel % panels * ROWS
             pack_panel(flat_weight, (panel // panels * c_out + channel) * taps, taps, 1, min(ROWS, c_out - channel),
                        taps, work, weights_at + panel * taps * ROWS, ROWS)
-    flat, flat_out = x.reshape(x.size), out.reshape(out.size)
     chunk_size = channels * plane + 2 * SLACK + ROWS * VECTORS * lanes_of(work)
     chunks = (work.size - buffers_at) // chunk_size
     work_done = images * groups * c_out * rows * columns * taps
     parallel_for(_correlate, chunks, work_done >= PARALLEL_WORK, (
-        chunks, chunk_size, flat, flat_out, work, (images, groups, c_in, c_out, rows, band),
+        chunks, chunk_size, flat(x), flat(out), work, (images, groups, c_in, c_out, rows, band),
         (height, width, pad_top, pad_left, stride_h, stride_w, phases_h, phases_w),
         (lines, pitch, plane, extra_h, extra_w), (rows, columns, 1, 1, 0, 0),
         (kernel_h, kernel_w, 1, 1), (weights_at, bias_at, table_at, buffers_at)))
@@ -235,7 +234,7 @@ def correlate_lines_grad_input(
     for o in range(groups * c_out):
         keep_scalar(work)
         work[bias_at + o] = work.dtype.type(0)
-    flat_weight = weight.reshape(weight.size)
+    flat_weight = flat(weight)
     across = 1 if c_out == 1 else ROWS
     k = 0
     for phase in range(stride_h * stride_w):
@@ -256,12 +255,11 @@ def correlate_lines_grad_input(
                                 work[target + r] = (flat_weight[source + r * taps_2d] if channel + r < c_out
                                                     else work.dtype.type(0))
                         k += 1
-    flat, flat_out = grad.reshape(grad.size), out.reshape(out.size)
     chunk_size = channels * plane + 2 * SLACK + ROWS * VECTORS * lanes_of(work)
     chunks = (work.size - buffers_at) // chunk_size
     work_done = images * groups * c_out * rows * columns * taps
     parallel_for(_correlate, chunks, work_done >= PARALLEL_WORK, (
-        chunks, chunk_size, flat, flat_out, work, (images, groups, c_in, c_out, rows, band),
+        chunks, chunk_size, flat(grad), flat(out), work, (images, groups, c_in, c_out, rows, band),
         (height, width, top, left, 1, 1, 1, 1), (lines, pitch, plane, extra_h, extra_w),
         (out.shape[2], out.shape[3], stride_h, stride_w, pad_top, pad_left),
         (kernel_h, kernel_w, dilation_h, dilation_w), (weights_at, bias_at, table_at, buffers_at)))

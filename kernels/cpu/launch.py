@@ -223,9 +223,14 @@ class _Emission:
 
 
 def install(module):
-    """Put launchers in the place of a module's kernels."""
+    """Put launchers in the place of a module's kernels, and of those that its ``chosen`` ones choose from."""
     if not possible():
         return
     for name, kernel in list(vars(module).items()):
         if isinstance(kernel, CPUDispatcher):
             Launcher(kernel, module, name)
+        elif hasattr(kernel, "choose"):
+            home = sys.modules[kernel.choose.__module__]
+            for used in kernel.choose.__code__.co_names:
+                if isinstance(getattr(home, used, None), CPUDispatcher):
+                    Launcher(getattr(home, used), home, used)

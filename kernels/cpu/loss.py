@@ -1,12 +1,13 @@
 """Losses of class labels: logits (N, C, S), target int64 (N, S), class_weight (C,) or absent (size 0).
 
-A label equal to ignore_index, or outside the classes, adds nothing to the loss and gets no gradient.
+A label equal to ignore_index, or outside the classes, adds nothing to the loss and gets no gradient. Rows of classes
+(S = 1) and images of labels have kernels of their own: only what is used is compiled.
 """
 
-from minigrad.kernels.cpu.compile import inline, kernel
+from minigrad.kernels.cpu.compile import chosen, inline, kernel
 from minigrad.kernels.cpu.elementwise import BLOCK, PARALLEL_COSTLY
-from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel, scratch
-from minigrad.kernels.cpu.softmax import logsumexp_of
+from minigrad.kernels.cpu.parallel import flat, merged, parallel_for, parallel_kernel, scratch
+from minigrad.kernels.cpu.softmax import logsumexp_of_columns, logsumexp_of_rows
 from minigrad.kernels.cpu.vector_math import exp
 
 PART = 64  # losses added up before they join the total
@@ -45,36 +46,52 @@ def _counts(label, classes, ignore_index):
     return label != ignore_index and 0 <= label < classes
 
 
-@parallel_kernel
+def _forward(name, logsumexp_of):
+    """A kernel, of logits whose logsumexp over the classes is found this way."""
+
+    @parallel_kernel(name=name)
+    def forward(logits, target, class_weight, losses, logsumexp, divisor, bounds, label_smoothing, ignore_index,
+                reduction):
+        T = logits.dtype.type
+        classes = logits.shape[1]
+        sharp, even = T(1.0 - label_smoothing), T(label_smoothing / classes)
+        logsumexp_of(logits, logsumexp)
+        _range_of(target, bounds, ignore_index)
+        each = flat(losses)
+        # In float64, which costs nothing beside the exponentials; in parts, since rounding grows with length.
+        total, weights, part, part_weights = 0.0, 0.0, 0.0, 0.0
+        for n in range(target.shape[0]):
+            for s in range(target.shape[1]):
+                label, loss = target[n, s], T(0)
+                if _counts(label, classes, ignore_index):
+                    weight = class_weight[label] if class_weight.size else T(1)
+                    loss = sharp * weight * (logsumexp[n, s] - logits[n, label, s])
+                    if label_smoothing > 0.0:
+                        loss += even * _smooth_loss(logits, class_weight, n, s, logsumexp[n, s])
+                    part_weights += weight
+                position = n * target.shape[1] + s
+                if reduction == 0:
+                    each[position] = loss
+                part += loss
+                if position % PART == 0:
+                    total, weights, part, part_weights = total + part, weights + part_weights, 0.0, 0.0
+        total, weights = total + part, weights + part_weights
+        divisor[0] = weights if reduction == 2 else 1.0
+        if reduction:
+            each[0] = total / weights if reduction == 2 else total
+
+    return forward
+
+
+_forward_of_rows = _forward("cross_entropy_of_rows", logsumexp_of_rows)
+_forward_of_columns = _forward("cross_entropy_of_columns", logsumexp_of_columns)
+
+
+@chosen
 def cross_entropy_forward(logits, target, class_weight, losses, logsumexp, divisor, bounds, label_smoothing,
                           ignore_index, reduction):
-    T = logits.dtype.type
-    classes = logits.shape[1]
-    sharp, even = T(1.0 - label_smoothing), T(label_smoothing / classes)
-    logsumexp_of(logits, logsumexp)
-    _range_of(target, bounds, ignore_index)
-    each = losses.reshape(losses.size)
-    # In float64, which costs nothing beside the exponentials; in parts, since rounding grows with length.
-    total, weights, part, part_weights = 0.0, 0.0, 0.0, 0.0
-    for n in range(target.shape[0]):
-        for s in range(target.shape[1]):
-            label, loss = target[n, s], T(0)
-            if _counts(label, classes, ignore_index):
-                weight = class_weight[label] if class_weight.size else T(1)
-                loss = sharp * weight * (logsumexp[n, s] - logits[n, label, s])
-                if label_smoothing > 0.0:
-                    loss += even * _smooth_loss(logits, class_weight, n, s, logsumexp[n, s])
-                part_weights += weight
-            position = n * target.shape[1] + s
-            if reduction == 0:
-                each[position] = loss
-            part += loss
-            if position % PART == 0:
-                total, weights, part, part_weights = total + part, weights + part_weights, 0.0, 0.0
-    total, weights = total + part, weights + part_weights
-    divisor[0] = weights if reduction == 2 else 1.0
-    if reduction:
-        each[0] = total / weights if reduction == 2 else total
+    return _forward_of_rows if logits.shape[2] == 1 else _forward_of_columns, (
+        logits, target, class_weight, losses, logsumexp, divisor, bounds, label_smoothing, ignore_index, reduction)
 
 
 @inline
@@ -137,25 +154,37 @@ def _columns_backward(block, logits, logsumexp, target, class_weight, grad, out,
                 out[first + c * inner + s] = 0.0
 
 
-@parallel_kernel
-def cross_entropy_backward(logits, logsumexp, target, class_weight, grad, divisor, out, label_smoothing, ignore_index):
-    T = logits.dtype.type
-    rows, classes, inner = logits.shape
+@merged
+def _numbers(logits, class_weight, divisor, label_smoothing, ignore_index):
+    T, classes = logits.dtype.type, logits.shape[1]
     weights = T(classes)
     if class_weight.size:
         weights = T(0)
         for c in range(classes):
             weights += class_weight[c]
-    numbers = (T(1.0 - label_smoothing), T(label_smoothing / classes), weights, divisor[0], ignore_index)
-    values, totals, labels = logits.reshape(logits.size), logsumexp.reshape(target.size), target.reshape(target.size)
-    above, results, parallel = grad.reshape(grad.size), out.reshape(out.size), logits.size >= PARALLEL_COSTLY
-    if inner == 1:
-        count = max(1, BLOCK // classes)
-        arguments = (values, totals, labels, class_weight, above, results, numbers, count)
-        parallel_for(_rows_backward, (rows + count - 1) // count, parallel, arguments)
-    else:
-        wide = (values, totals, labels, class_weight, above, results, numbers, (classes, inner))
-        parallel_for(_columns_backward, rows * ((inner + STRIP - 1) // STRIP), parallel, wide)
+    return T(1.0 - label_smoothing), T(label_smoothing / classes), weights, divisor[0], ignore_index
+
+
+@parallel_kernel
+def _backward_of_rows(logits, logsumexp, target, class_weight, grad, divisor, out, label_smoothing, ignore_index):
+    rows, classes = logits.shape[:2]
+    numbers, count = _numbers(logits, class_weight, divisor, label_smoothing, ignore_index), max(1, BLOCK // classes)
+    parallel_for(_rows_backward, (rows + count - 1) // count, logits.size >= PARALLEL_COSTLY, (
+        flat(logits), flat(logsumexp), flat(target), class_weight, flat(grad), flat(out), numbers, count))
+
+
+@parallel_kernel
+def _backward_of_columns(logits, logsumexp, target, class_weight, grad, divisor, out, label_smoothing, ignore_index):
+    rows, classes, inner = logits.shape
+    numbers = _numbers(logits, class_weight, divisor, label_smoothing, ignore_index)
+    parallel_for(_columns_backward, rows * ((inner + STRIP - 1) // STRIP), logits.size >= PARALLEL_COSTLY, (
+        flat(logits), flat(logsumexp), flat(target), class_weight, flat(grad), flat(out), numbers, (classes, inner)))
+
+
+@chosen
+def cross_entropy_backward(logits, logsumexp, target, class_weight, grad, divisor, out, label_smoothing, ignore_index):
+    return _backward_of_rows if logits.shape[2] == 1 else _backward_of_columns, (
+        logits, logsumexp, target, class_weight, grad, divisor, out, label_smoothing, ignore_index)
 
 
 @kernel

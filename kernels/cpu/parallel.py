@@ -29,6 +29,12 @@ if numba.config.DISABLE_JIT:
     def thread_count():
         return 1
 
+    def flat(x):
+        return x.reshape(x.size)
+
+    def only_float32(body, arguments):
+        return arguments[0].itemsize == 4 and body(*arguments)
+
 else:
     @intrinsic
     def parallel_for(typingctx, body, count, parallel, arguments):
@@ -39,20 +45,7 @@ else:
 
         def emit(context, builder, _, values):
             _, total, in_parallel, packed = values
-            # Compiled into the kernel's own library, with its options: linked as a library of its own, the body would
-            # be optimised and turned into machine code twice.
-            flags = ConfigStack().top().copy()
-            flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.nrt = True
-            compiled = compiler.compile_internal(
-                context.typing_context,
-                context,
-                context.active_code_library,
-                body.dispatcher.py_func,
-                (types.intp, *arguments.types),
-                types.none,
-                flags,
-                {},
-            )
+            compiled = _part_of_kernel(context, body, arguments.types, types.none, types.intp)
             worker = _worker(context, builder.module, compiled, arguments)
             integer, pointer = ir.IntType(64), ir.PointerType(ir.IntType(8))
             # The pools' interface is that of Numba's generalised ufuncs, which step through arrays: here one of bytes
@@ -80,6 +73,35 @@ else:
             return context.get_dummy_value()
 
         return types.void(body, types.intp, types.boolean, arguments), emit
+
+    def _part_of_kernel(context, body, kinds, result, *before):
+        """A body compiled into the kernel's own library, with its options: linked as a library of its own, it would be
+        optimised and turned into machine code twice."""
+        flags = ConfigStack().top().copy()
+        flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.nrt = True
+        return compiler.compile_internal(context.typing_context, context, context.active_code_library,
+                                         body.dispatcher.py_func, (*before, *kinds), result, flags, {})
+
+    @intrinsic
+    def only_float32(typingctx, body, arguments):
+        """What ``body(*arguments)``, a truth value, returns if the first of them is an array of float32, else False.
+
+        An ``overload`` that is copied into its caller would be compiled on its own as well: with Winograd's method in
+        it, ``correlate`` took 9.0 s instead of 5.7.
+        """
+
+        def emit(context, builder, _, values):
+            if arguments.types[0].dtype != types.float32:
+                return context.get_constant(types.boolean, False)
+            compiled = _part_of_kernel(context, body, arguments.types, types.boolean)
+            status, result = context.call_conv.call_function(
+                builder, context.declare_function(builder.module, compiled.fndesc), compiled.signature.return_type,
+                compiled.signature.args, [builder.extract_value(values[1], i) for i in range(len(arguments.types))])
+            with cgutils.if_unlikely(builder, status.is_error):
+                context.call_conv.return_status_propagate(builder, status)
+            return result
+
+        return types.boolean(body, arguments), emit
 
     def _worker(context, module, compiled, arguments):
         """The function that the pool calls: the body for each of counts[0] blocks from block bases[0] on.
@@ -126,35 +148,47 @@ else:
 
         return types.intp(), emit
 
+    def _line(context, builder, kind, data, count):
+        """An array of one dimension: `count` numbers at `data`."""
+        array, itemsize = context.make_array(kind)(context, builder), context.get_constant(
+            types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+        context.populate_array(array, data=data, shape=[count], strides=[itemsize], itemsize=itemsize, meminfo=None)
+        return array._getvalue()
+
     @intrinsic
-    def _stack(typingctx, like, size):
-        """A pointer to `size` (a literal) numbers of the type of `like` on the caller's stack."""
+    def scratch(typingctx, like, size):
+        """An uninitialised array of `size` (a literal) numbers of the type of the number `like`, on the stack.
+
+        Made of ``carray`` and compiled as a function, each size took 60 ms of compile time instead of 7.
+        """
         if not isinstance(size, types.IntegerLiteral):
             raise numba.TypingError("scratch: the size must be a literal")
+        kind = types.Array(like, 1, "C")
 
         def emit(context, builder, signature, arguments):
-            return cgutils.alloca_once(builder, context.get_value_type(like), size=size.literal_value)
+            data = cgutils.alloca_once(builder, context.get_data_type(like), size=size.literal_value)
+            return _line(context, builder, kind, data, context.get_constant(types.intp, size.literal_value))
 
-        return types.CPointer(like)(like, size), emit
+        return kind(like, size), emit
 
-    @numba.njit(forceinline=True, _nrt=True)
-    def scratch(like, size):
-        """An uninitialised array of `size` (a literal) numbers of the type of the number `like`, on the stack."""
-        return numba.carray(_stack(like, size), size)
+    @intrinsic
+    def flat(typingctx, x):
+        """``x.reshape(x.size)`` of a C-contiguous array, compiled sooner: 20 of them in 0.09 s instead of 0.25."""
+        if x.layout != "C":
+            raise numba.TypingError("flat: the array must be C-contiguous")
+        kind = x.copy(ndim=1)
+
+        def emit(context, builder, signature, arguments):
+            array = context.make_array(x)(context, builder, arguments[0])
+            return _line(context, builder, kind, array.data, array.nitems)
+
+        return kind(x), emit
 
 
 def merged(function):
     """A helper that Numba copies into its caller before typing it: one compilation less than ``inline`` (about 20 %
     of a kernel's), but the caller's fast-math flags apply."""
     return numba.njit(function, inline="always")
-
-
-def flat(x):
-    """A C-contiguous array as a 1-D view, which LLVM knows to be dense."""
-    return x.reshape(x.size)
-
-
-flat = merged(flat)
 
 
 def parallel_kernel(function=None, *, name=None):

@@ -11,7 +11,7 @@ import numpy as np
 
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.elementwise import BLOCK, PARALLEL_COSTLY
-from minigrad.kernels.cpu.parallel import merged, parallel_for, parallel_kernel, scratch
+from minigrad.kernels.cpu.parallel import flat, merged, parallel_for, parallel_kernel, scratch
 from minigrad.kernels.cpu.reduce_tiles import COLUMN_VECTORS, MAX, SUM, columns_tile, rows_tile
 from minigrad.kernels.cpu.simd import VECTOR_BYTES, lanes_of
 from minigrad.kernels.cpu.vector_math import exp, log, strict
@@ -82,7 +82,7 @@ LOGSUMEXP, SOFTMAX, LOG_SOFTMAX = range(3)
 
 
 def normaliser(kind):
-    """The body of the kernel of this kind: a function (x, out)."""
+    """The body of the kernel of this kind: two functions (x, out), for K = 1 and for any K."""
 
     @inline
     def rows_task(block, x, out, shape, count):
@@ -192,39 +192,51 @@ def normaliser(kind):
                         target[k] = _log_probability(row[k], shift[k], total[k])
 
     @merged
-    def normalise(x, out):
-        rows, length, inner = x.shape
-        arguments = (x.reshape(x.size), out.reshape(out.size), (rows, length))
-        parallel = x.size >= PARALLEL_COSTLY
-        if inner != 1:
-            parallel_for(columns, rows * ((inner + STRIP - 1) // STRIP), parallel, (*arguments, inner))
-        elif length <= TILE:
+    def of_rows(x, out):
+        rows, length = x.shape[:2]
+        arguments, parallel = (flat(x), flat(out), (rows, length)), x.size >= PARALLEL_COSTLY
+        if length <= TILE:
             count = min(MOST, TILE // max(1, length))
             parallel_for(rows_task, (rows + count - 1) // count, parallel, (*arguments, count))
         else:
             parallel_for(long_row, rows, parallel, (*arguments, 1))
 
-    return normalise
+    @merged
+    def of_columns(x, out):
+        rows, length, inner = x.shape
+        tasks = rows * ((inner + STRIP - 1) // STRIP)
+        parallel_for(columns, tasks, x.size >= PARALLEL_COSTLY, (flat(x), flat(out), (rows, length), inner))
+
+    return of_rows, of_columns
 
 
-logsumexp_of = normaliser(LOGSUMEXP)
-_softmax = normaliser(SOFTMAX)
-_log_softmax = normaliser(LOG_SOFTMAX)
+logsumexp_of_rows, logsumexp_of_columns = normaliser(LOGSUMEXP)
+_softmax_rows, _softmax_columns = normaliser(SOFTMAX)
+_log_softmax_rows, _log_softmax_columns = normaliser(LOG_SOFTMAX)
 
 
 @parallel_kernel
 def logsumexp(x, out):
-    logsumexp_of(x, out)
+    if x.shape[2] == 1:
+        logsumexp_of_rows(x, out)
+    else:
+        logsumexp_of_columns(x, out)
 
 
 @parallel_kernel
 def softmax(x, out):
-    _softmax(x, out)
+    if x.shape[2] == 1:
+        _softmax_rows(x, out)
+    else:
+        _softmax_columns(x, out)
 
 
 @parallel_kernel
 def log_softmax(x, out):
-    _log_softmax(x, out)
+    if x.shape[2] == 1:
+        _log_softmax_rows(x, out)
+    else:
+        _log_softmax_columns(x, out)
 
 
 def gradient(name, product, value):

@@ -9,13 +9,9 @@ The transforms spread a NaN over its tile, and infinities meet in differences. S
 if one is not finite, the caller does it all again by the direct kernel, which has the right answer.
 """
 
-import numba
-from numba import types
-from numba.extending import overload
-
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.packing import pack_panel
-from minigrad.kernels.cpu.parallel import merged, parallel_for, scratch
+from minigrad.kernels.cpu.parallel import flat, merged, parallel_for, scratch
 from minigrad.kernels.cpu.simd import ROWS, VECTOR_BYTES, lanes_of
 from minigrad.kernels.cpu.winograd_tiles import (
     FREQUENCIES,
@@ -43,28 +39,6 @@ _transform_weight = patch_transform(WEIGHT)
 _transform_result = result_transform()
 _to_lanes = channels_to_lanes()
 _to_channels = lanes_to_channels()
-
-
-def only_float32(function):
-    """A helper of kernels, copied into them like a ``merged`` one; of float64 kernels, ``False`` takes its place.
-
-    A transposition knows quarters of four numbers, and float64 is for checking gradients, not for speed.
-    """
-    if numba.config.DISABLE_JIT:
-        return lambda *arguments: arguments[0].itemsize == 4 and function(*arguments)
-
-    def stub(*arguments):
-        raise NotImplementedError
-
-    # Numba copies a function in only if it has the very arguments by name.
-    names = ", ".join(function.__code__.co_varnames[: function.__code__.co_argcount])
-    absent = eval(f"lambda {names}: False")
-
-    def choose(*arguments):
-        return function if arguments[0].dtype == types.float32 else absent
-
-    overload(stub, inline="always", strict=False)(choose)
-    return stub
 
 
 def wants_winograd(images, channels, c_out, rows, columns, kernel_h, kernel_w, stride_h, stride_w, dilation_h,
@@ -214,10 +188,11 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, sizes, source, tiles, st
             work[flags_at + chunk] = 1
 
 
-@only_float32
+@inline
 def winograd_correlate(x, weight, bias, out, work, backward, pad_top, pad_left):
     """`conv2d_forward`, or `conv2d_grad_input` if `backward`; False if not all is finite, and `out` not valid.
 
+    Only for float32: a transposition knows quarters of four numbers, and float64 is for checking gradients, not speed.
     The gradient is a convolution too: of the gradient, with weights turned by half a turn, the channels' roles swapped.
     """
     images, channels, height, width = x.shape
@@ -240,10 +215,10 @@ def winograd_correlate(x, weight, bias, out, work, backward, pad_top, pad_left):
         work[bias_at + o] = bias[o] if o < bias.size else work.dtype.type(0)
     groups = o_lanes // lanes
     parallel_for(_transform_weights, groups, channels * c_out >= 4096, (
-        weight.reshape(weight.size), work, weights_at, weights_step, (channels, c_out, o_lanes),
+        flat(weight), work, weights_at, weights_step, (channels, c_out, o_lanes),
         (o_step, c_step, backward)))
     parallel_for(_correlate, chunks, True, (
-        chunks, chunk_size, x.reshape(x.size), out.reshape(out.size), work,
+        chunks, chunk_size, flat(x), flat(out), work,
         (channels, c_out, c_lanes, o_lanes, blocks), (height, width, top, left, rows, columns),
         (down, across, parts, size, total), (weights_step, inputs_step, products_step),
         (weights_at, bias_at, flags_at, chunks_at, buffer)))

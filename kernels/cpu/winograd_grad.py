@@ -6,7 +6,7 @@ so that every sum has one owner and one order on any number of threads.
 """
 
 from minigrad.kernels.cpu.compile import inline
-from minigrad.kernels.cpu.parallel import parallel_for, scratch
+from minigrad.kernels.cpu.parallel import flat, parallel_for, scratch
 from minigrad.kernels.cpu.simd import VECTOR_BYTES, lanes_of
 from minigrad.kernels.cpu.winograd import (
     HEIGHT,
@@ -18,7 +18,6 @@ from minigrad.kernels.cpu.winograd import (
     _transform_input,
     _wide_tile,
     load_rows,
-    only_float32,
 )
 from minigrad.kernels.cpu.winograd_tiles import FREQUENCIES, OUTPUT, PATCH, RESULT, WEIGHT, patch_transform
 
@@ -128,7 +127,7 @@ def _finish(task, tasks, out, work, sizes, sums_at, sums_step, flags_at):
     """Some output channels of the gradient, transformed back and checked."""
     channels, c_out, c_lanes = sizes
     lanes = lanes_of(work)
-    taps = scratch(work.dtype.type(0), 144)
+    taps = scratch(work.dtype.type(0), 256)  # a whole square is read: of the widest vectors, 16 by 16
     check = work.dtype.type(0)
     for o in range(task * c_out // tasks, (task + 1) * c_out // tasks):
         for c in range(0, channels, lanes):
@@ -143,7 +142,7 @@ def _finish(task, tasks, out, work, sizes, sums_at, sums_step, flags_at):
     work[flags_at + task] = 0 if check == 0 else 1
 
 
-@only_float32
+@inline
 def winograd_grad_weight(grad, x, out, grad_bias, work, pad_top, pad_left):
     """`out` (O, C, 3, 3) and `grad_bias` (O,) or (0,) from `grad` (N, O, OH, OW) and `x`; False if not all is finite,
     and the outputs not valid."""
@@ -167,7 +166,7 @@ def winograd_grad_weight(grad, x, out, grad_bias, work, pad_top, pad_left):
         count = min(batch, blocks - start)
         tiles = (min((start + count) * size, total) - start * size) * across
         parallel_for(_transform_blocks, chunks, True, (
-            chunks, x.reshape(x.size), grad.reshape(grad.size), work, (start, count), (channels, c_out, c_lanes),
+            chunks, flat(x), flat(grad), work, (start, count), (channels, c_out, c_lanes),
             (height, width, pad_top, pad_left, rows, columns), (down, across, parts, size, total, pitch),
             (inputs_step, grads_step), (inputs_at, grads_at, chunks_at, buffer)))
         parallel_for(_multiply, FREQUENCIES * panels, True, (
@@ -176,7 +175,7 @@ def winograd_grad_weight(grad, x, out, grad_bias, work, pad_top, pad_left):
         for panel in range(0, min(o_panels, grad_bias.size), PANEL * lanes):
             _add_sums(work, grads_at + ONES * grads_step + panel * pitch, tiles, grad_bias, panel, start > 0)
     parallel_for(_finish, tasks, channels * c_out >= 4096, (
-        tasks, out.reshape(out.size), work, (channels, c_out, c_lanes), sums_at, sums_step, 0))
+        tasks, flat(out), work, (channels, c_out, c_lanes), sums_at, sums_step, 0))
     finite = True
     for task in range(tasks):
         finite &= work[task] == 0
