@@ -413,6 +413,9 @@ def _int32(value):
     return (int(value) + 2**31) % 2**32 - 2**31
 
 
+_int32.name = "int32"  # as the type of a shared or local array
+
+
 def _thread_index():
     return _state.block.x * _state.extent.x + _state.thread.index.x
 

@@ -135,3 +135,46 @@ def store4(typingctx, x, i, a, b, c, d):
         return context.get_dummy_value()
 
     return types.void(x, i, *[x.dtype] * 4), emit
+
+
+def _divide(a, b):
+    return a / b
+
+
+def _reciprocal_root(x):
+    return type(x)(1) / x**0.5
+
+
+def _float_instruction(text, wide, arguments):
+    """An operation of float32 by one instruction of PTX, of float64 by `wide` (builder, arguments)."""
+
+    def emit(context, builder, signature, values):
+        values = [context.cast(builder, value, kind, signature.return_type)
+                  for value, kind in zip(values, signature.args, strict=True)]
+        if signature.return_type == types.float64:
+            return wide(context, builder, values)
+        single = ir.FloatType()
+        function = ir.FunctionType(single, [single] * arguments)
+        return builder.call(ir.InlineAsm(function, text, "=f" + ",f" * arguments, side_effect=False), values)
+
+    return emit
+
+
+def _wide_reciprocal_root(context, builder, values):
+    double = ir.DoubleType()
+    root = cgutils.get_or_insert_function(builder.module, ir.FunctionType(double, [double]), "__nv_sqrt")
+    return builder.fdiv(double(1.0), builder.call(root, values))
+
+
+@instruction(_divide)
+def divide(typingctx, a, b):
+    """a / b of T, float32 within 2 units in the last place: IEEE division calls a routine for rare operands."""
+    wide = types.float64 in (a, b)
+    emit = _float_instruction("div.full.f32 $0, $1, $2;", lambda c, builder, values: builder.fdiv(*values), 2)
+    return (types.float64 if wide else types.float32)(a, b), emit
+
+
+@instruction(_reciprocal_root)
+def reciprocal_root(typingctx, x):
+    """1 / √x of T, float32 within 2 units in the last place."""
+    return x(x), _float_instruction("rsqrt.approx.f32 $0, $1;", _wide_reciprocal_root, 1)

@@ -19,6 +19,7 @@ What to keep in mind (each of these is checked by tests/kernels/test_cuda_code.p
 
 * a number is a float64 and makes the arithmetic around it float64: write ``T(0.5)``;
 * ``//`` and ``%`` of ints are 64-bit and slow: write ``div32(i, n)``, ``rem32(i, n)``;
+* ``/`` and ``math.sqrt`` of float32 call a routine: write ``divide(a, b)``, ``reciprocal_root(x)``;
 * int32 plus int32 is int64 in Numba: wrap what is used often in ``int32(...)``.
 """
 
@@ -26,7 +27,15 @@ import math
 
 from numba.types import float32, float64, int32, int64, uint32, uint64
 
-from minigrad.kernels.cuda.intrinsics import div32, load4, rem32, store4, thread_index
+from minigrad.kernels.cuda.intrinsics import (
+    div32,
+    divide,
+    load4,
+    reciprocal_root,
+    rem32,
+    store4,
+    thread_index,
+)
 from minigrad.kernels.cuda.kernel import kernel
 from minigrad.kernels.cuda.parts import Float, Int, Pointer, T, Unsigned, device_function
 from minigrad.kernels.cuda.words import cuda
@@ -52,6 +61,7 @@ __all__ = [
     "cuda",
     "device_function",
     "div32",
+    "divide",
     "float32",
     "float64",
     "int32",
@@ -59,6 +69,7 @@ __all__ = [
     "kernel",
     "load4",
     "math",
+    "reciprocal_root",
     "rem32",
     "store4",
     "thread_index",
