@@ -1,0 +1,201 @@
+"""Two-dimensional convolution and its gradients, as products of matrices that are never written down: `conv_tiles`.
+
+Groups of few channels (depthwise convolution) leave most rows of a tile empty: there a thread sums one output by itself.
+"""
+
+from minigrad.kernels.cuda import memory
+from minigrad.kernels.cuda.conv_tiles import GATHERS, REDUCTIONS, divided_pixel, split3, whole_pixel
+from minigrad.kernels.cuda.elementwise import fill
+from minigrad.kernels.cuda.gemm_tiles import choose, slices
+from minigrad.kernels.cuda.language import (
+    THREADS,
+    WARP,
+    Int,
+    Pointer,
+    T,
+    blocks,
+    cuda,
+    div32,
+    int32,
+    kernel,
+    rem32,
+    thread_index,
+)
+
+FEW = 4  # output channels of a group up to which no tile is used
+WARPS = THREADS // WARP
+
+
+def _direct(pixel_or_zero):
+    """The kernel that needs no tiles: see `conv_tiles.gather` for what it computes."""
+
+    @kernel
+    def sums(weight: Pointer, source: Pointer, bias: Pointer, out: Pointer, size: Int, m: Int, sources: Int,
+             row_step: Int, channel_step: Int, group_step: Int, channels: Int, height: Int, width: Int, rows: Int,
+             columns: Int, channels_out: Int, kernel_h: Int, kernel_w: Int, scale_h: Int, scale_w: Int, shift_h: Int,
+             shift_w: Int, step_h: Int, step_w: Int, divisor_h: Int, divisor_w: Int, biased: Int):
+        place = thread_index()
+        if place < size:
+            plane, y, x = split3(place, rows, columns)
+            image = div32(plane, channels_out)
+            o = int32(plane - image * channels_out)
+            group = div32(o, m)
+            at = int32(group * group_step + (o - group * m) * row_step)
+            base = int32((image * channels + group * sources) * height * width)
+            total = T(0)
+            for c in range(sources):
+                tap = int32(at + c * channel_step)
+                r = int32(y * scale_h + shift_h)
+                for _ in range(kernel_h):
+                    s = int32(x * scale_w + shift_w)
+                    for _ in range(kernel_w):
+                        value = pixel_or_zero(source, int32(base + c * height * width), r, s, height, width,
+                                              divisor_h, divisor_w)
+                        total += weight[tap] * value
+                        tap, s = int32(tap + 1), int32(s + step_w)
+                    r = int32(r + step_h)
+            if biased:
+                total += bias[o]
+            out[place] = total
+
+    return sums
+
+
+_DIRECT = {False: _direct(whole_pixel), True: _direct(divided_pixel)}
+_DIRECT[False].__name__, _DIRECT[True].__name__ = "_conv_direct_gather", "_conv_direct_spread"
+
+
+@kernel
+def _add_parts(parts: Pointer, bias: Pointer, out: Pointer, size: Int, splits: Int, plane: Int, channels: Int,
+               biased: Int):
+    i = thread_index()
+    if i < size:
+        total = parts[i]
+        for s in range(1, splits):
+            total += parts[int32(s * size + i)]
+        if biased:
+            total += bias[rem32(div32(i, plane), channels)]
+        out[i] = total
+
+
+@kernel
+def _channel_sums(grad: Pointer, out: Pointer, images: Int, channels: Int, plane: Int):
+    partial = cuda.shared.array(WARPS, T)
+    lane, warp = int32(cuda.threadIdx.x & 31), int32(cuda.threadIdx.x >> 5)
+    total = T(0)
+    image = warp
+    while image < images:  # a range with a step would divide 64 bits
+        base = int32((image * channels + cuda.blockIdx.x) * plane)
+        i = lane
+        while i < plane:
+            total += grad[int32(base + i)]
+            i = int32(i + WARP)
+        image = int32(image + WARPS)
+    for d in (16, 8, 4, 2, 1):
+        total += cuda.shfl_down_sync(0xFFFFFFFF, total, d)
+    if lane == 0:
+        partial[warp] = total
+    cuda.syncthreads()
+    if cuda.threadIdx.x == 0:
+        total = partial[0]
+        for w in range(1, WARPS):
+            total += partial[w]
+        out[cuda.blockIdx.x] = total
+
+
+def _digits(step, middle, last):
+    """The digits of a step through an index of three digits."""
+    return step // (middle * last), step // last % middle, step % last
+
+
+def _gather(weight, source, bias, out, m, sources, row_step, channel_step, groups, kernel, scale, shift, step, divisor):
+    """The convolution or the gradient by the input: `sources` channels per group make `m`."""
+    images, channels_out, rows, columns = out.shape
+    taps, biased = kernel[0] * kernel[1], int(bias.size > 0)
+    bias = bias if biased else weight
+    group_step = weight.size // groups
+    numbers = (*kernel, *scale, *shift, *step, *divisor)
+    if m <= FEW or not sources:
+        _DIRECT[divisor != (1, 1)][blocks(out.size), THREADS](
+            weight, source, bias, out, out.size, m, sources, row_step, channel_step, group_step, *source.shape[1:],
+            rows, columns, channels_out, *numbers, biased)
+        return
+    pixels, k = images * rows * columns, sources * taps
+    tile, splits = choose(m, pixels, k, groups, out.dtype.itemsize)
+    share, splits = slices(k, splits, tile.depth)
+    target = out if splits == 1 else memory.scratch(splits * out.size, out.dtype)
+    tiles = -(-m // tile.rows)
+    GATHERS[tile, divisor != (1, 1)][(tiles * -(-pixels // tile.columns), groups * splits), tile.threads](
+        weight, source, bias, target, m, pixels, k, tiles, splits, share, row_step, channel_step, group_step,
+        *source.shape[1:], rows, columns, channels_out, sources, *numbers,
+        *_digits(tile.threads // tile.columns, *kernel), tile.depth // taps, tile.depth % taps, out.size,
+        biased if splits == 1 else 0)
+    if splits > 1:
+        _add_parts[blocks(out.size), THREADS](target, bias, out, out.size, splits, rows * columns, channels_out, biased)
+
+
+def conv2d_forward(x, weight, bias, out, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups):
+    """Convolve `x` (N, C, H, W) with `weight` (O, C/groups, KH, KW), add `bias` (O,) or (0,): `out` (N, O, OH, OW)."""
+    if not out.size:
+        return
+    o, c, *kernel = weight.shape
+    taps = kernel[0] * kernel[1]
+    _gather(weight, x, bias, out, o // groups, c, c * taps, taps, groups, kernel, (stride_h, stride_w),
+            (-pad_top, -pad_left), (dilation_h, dilation_w), (1, 1))
+
+
+def conv2d_grad_input(
+    grad, weight, out, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
+):
+    """Gradient `out` (N, C, H, W) by the input, from `grad` (N, O, OH, OW): each tap sends its share back."""
+    if not out.size:
+        return
+    o, c, *kernel = weight.shape
+    taps = kernel[0] * kernel[1]
+    _gather(weight, grad, out.ravel()[:0], out, c, o // groups, taps, c * taps, groups, kernel, (1, 1),
+            (pad_top, pad_left), (-dilation_h, -dilation_w), (stride_h, stride_w))
+
+
+def conv2d_grad_weight(
+    grad, x, out, grad_bias, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
+):
+    """Gradients by the weight, `out` (O, C/groups, KH, KW), and by the bias, `grad_bias` (O,) or (0,), from `grad`
+    (N, O, OH, OW) and `x` (N, C, H, W)."""
+    images, o, rows, columns = grad.shape
+    if grad_bias.size:
+        _channel_sums[o, THREADS](grad, grad_bias, images, o, rows * columns)
+    k = images * rows * columns
+    if not out.size or not k:
+        fill(out, 0.0)
+        return
+    m, n = o // groups, out.size // o
+    tile, splits = choose(m, n, k, groups, out.dtype.itemsize)
+    share, splits = slices(k, splits, tile.depth)
+    target = out if splits == 1 else memory.scratch(splits * out.size, out.dtype)
+    tiles = -(-m // tile.rows)
+    REDUCTIONS[tile][(tiles * -(-n // tile.columns), groups * splits), tile.threads](
+        grad, x, target, m, n, k, tiles, splits, share, groups, *x.shape[1:], rows, columns, *out.shape[2:],
+        stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, *_digits(tile.depth, rows, columns))
+    if splits > 1:
+        _add_parts[blocks(out.size), THREADS](target, out, out, out.size, splits, 1, 1, 0)
+
+
+def conv2d_forward_workspace(
+    x, weight, bias, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
+):
+    """Elements of scratch memory that `conv2d_forward` wants for an output (n0, n1, n2, n3): it has its own."""
+    return 0
+
+
+def conv2d_grad_input_workspace(
+    grad, weight, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
+):
+    """Elements of scratch memory that `conv2d_grad_input` wants for an output (n0, n1, n2, n3): it has its own."""
+    return 0
+
+
+def conv2d_grad_weight_workspace(
+    grad, x, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
+):
+    """Elements of scratch memory that `conv2d_grad_weight` wants for an output (n0, n1, n2, n3): it has its own."""
+    return 0
