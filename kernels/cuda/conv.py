@@ -1,6 +1,6 @@
 """Two-dimensional convolution and its gradients, as products of matrices that are never written down: `conv_tiles`.
 
-Groups of few channels (depthwise convolution) leave most rows of a tile empty: there a thread sums one output by itself.
+Groups of few channels (depthwise convolution) leave most rows of a tile empty: there a thread sums one output alone.
 """
 
 from minigrad.kernels.cuda import memory
@@ -83,14 +83,10 @@ def _channel_sums(grad: Pointer, out: Pointer, images: Int, channels: Int, plane
     partial = cuda.shared.array(WARPS, T)
     lane, warp = int32(cuda.threadIdx.x & 31), int32(cuda.threadIdx.x >> 5)
     total = T(0)
-    image = warp
-    while image < images:  # a range with a step would divide 64 bits
+    for image in range(warp, images, WARPS):
         base = int32((image * channels + cuda.blockIdx.x) * plane)
-        i = lane
-        while i < plane:
+        for i in range(lane, plane, WARP):
             total += grad[int32(base + i)]
-            i = int32(i + WARP)
-        image = int32(image + WARPS)
     for d in (16, 8, 4, 2, 1):
         total += cuda.shfl_down_sync(0xFFFFFFFF, total, d)
     if lane == 0:

@@ -1,7 +1,7 @@
 """Pooling over windows of (N, C, H, W): a thread for each output pixel, backwards for each input pixel.
 
 The largest element sends its gradient to a place that only the indices know. Each warp owns a piece of a plane, looks
-at all the plane's windows in order, 32 at a time, and adds what falls into its piece: no atomics, always the same order.
+at all the plane's windows in order, 32 at a time, and adds what falls into its piece: no atomics, one order.
 """
 
 from minigrad.kernels.cuda.language import (
