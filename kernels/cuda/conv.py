@@ -1,10 +1,11 @@
 """Two-dimensional convolution and its gradients, as products of matrices that are never written down: `conv_tiles`.
 
-Groups of few channels (depthwise convolution) leave most rows of a tile empty: there a thread sums one output alone.
+Groups of few channels (depthwise convolution) leave most rows of a tile empty: there a thread sums one output alone, a
+block one element of the gradient by the weight.
 """
 
 from minigrad.kernels.cuda import memory
-from minigrad.kernels.cuda.conv_tiles import GATHERS, REDUCTIONS, divided_pixel, split3, whole_pixel
+from minigrad.kernels.cuda.conv_tiles import GATHERS, REDUCTIONS, add3, divided_pixel, split3, whole_pixel
 from minigrad.kernels.cuda.elementwise import fill
 from minigrad.kernels.cuda.gemm_tiles import choose, slices
 from minigrad.kernels.cuda.language import (
@@ -15,6 +16,7 @@ from minigrad.kernels.cuda.language import (
     T,
     blocks,
     cuda,
+    device_function,
     div32,
     int32,
     kernel,
@@ -78,24 +80,53 @@ def _add_parts(parts: Pointer, bias: Pointer, out: Pointer, size: Int, splits: I
         out[i] = total
 
 
-@kernel
-def _channel_sums(grad: Pointer, out: Pointer, images: Int, channels: Int, plane: Int):
+@device_function
+def block_sum(value):
+    """The sum of the values of a block's threads, for thread 0."""
     partial = cuda.shared.array(WARPS, T)
-    lane, warp = int32(cuda.threadIdx.x & 31), int32(cuda.threadIdx.x >> 5)
-    total = T(0)
-    for image in range(warp, images, WARPS):
-        base = int32((image * channels + cuda.blockIdx.x) * plane)
-        for i in range(lane, plane, WARP):
-            total += grad[int32(base + i)]
     for d in (16, 8, 4, 2, 1):
-        total += cuda.shfl_down_sync(0xFFFFFFFF, total, d)
-    if lane == 0:
-        partial[warp] = total
+        value += cuda.shfl_down_sync(0xFFFFFFFF, value, d)
+    if cuda.threadIdx.x & 31 == 0:
+        partial[cuda.threadIdx.x >> 5] = value
     cuda.syncthreads()
     if cuda.threadIdx.x == 0:
-        total = partial[0]
         for w in range(1, WARPS):
-            total += partial[w]
+            value += partial[w]
+    return value
+
+
+@kernel
+def _channel_sums(grad: Pointer, out: Pointer, images: Int, channels: Int, plane: Int):
+    total = T(0)
+    for image in range(int32(cuda.threadIdx.x >> 5), images, WARPS):
+        base = int32((image * channels + cuda.blockIdx.x) * plane)
+        for i in range(int32(cuda.threadIdx.x & 31), plane, WARP):
+            total += grad[int32(base + i)]
+    total = block_sum(total)
+    if cuda.threadIdx.x == 0:
+        out[cuda.blockIdx.x] = total
+
+
+@kernel
+def _reduce_one(grad: Pointer, source: Pointer, out: Pointer, k: Int, m: Int, sources: Int, channels_out: Int,
+                channels: Int, height: Int, width: Int, rows: Int, columns: Int, kernel_h: Int, kernel_w: Int,
+                stride_h: Int, stride_w: Int, pad_top: Int, pad_left: Int, dilation_h: Int, dilation_w: Int,
+                add_n: Int, add_i: Int, add_j: Int):
+    # A block for each element of the weight, its threads take turns at the pixels.
+    rest, kh, kw = split3(cuda.blockIdx.x, kernel_h, kernel_w)
+    o = div32(rest, sources)
+    channel = int32(div32(o, m) * sources + rest - o * sources)
+    down, along = int32(kh * dilation_h - pad_top), int32(kw * dilation_w - pad_left)
+    pixel, total = int32(cuda.threadIdx.x), T(0)
+    image, i, j = split3(pixel, rows, columns)
+    while pixel < k:
+        value = whole_pixel(source, int32((image * channels + channel) * height * width), int32(i * stride_h + down),
+                            int32(j * stride_w + along), height, width, 1, 1)
+        total += grad[int32(((image * channels_out + o) * rows + i) * columns + j)] * value
+        pixel = int32(pixel + THREADS)
+        image, i, j = add3(image, i, j, add_n, add_i, add_j, rows, columns)
+    total = block_sum(total)
+    if cuda.threadIdx.x == 0:
         out[cuda.blockIdx.x] = total
 
 
@@ -165,13 +196,18 @@ def conv2d_grad_weight(
         fill(out, 0.0)
         return
     m, n = o // groups, out.size // o
+    numbers = (stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w)
+    if m <= FEW:
+        _reduce_one[out.size, THREADS](grad, x, out, k, m, out.shape[1], o, *x.shape[1:], rows, columns,
+                                       *out.shape[2:], *numbers, *_digits(THREADS, rows, columns))
+        return
     tile, splits = choose(m, n, k, groups, out.dtype.itemsize)
     share, splits = slices(k, splits, tile.depth)
     target = out if splits == 1 else memory.scratch(splits * out.size, out.dtype)
     tiles = -(-m // tile.rows)
     REDUCTIONS[tile][(tiles * -(-n // tile.columns), groups * splits), tile.threads](
         grad, x, target, m, n, k, tiles, splits, share, groups, *x.shape[1:], rows, columns, *out.shape[2:],
-        stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, *_digits(tile.depth, rows, columns))
+        *numbers, *_digits(tile.depth, rows, columns))
     if splits > 1:
         _add_parts[blocks(out.size), THREADS](target, out, out, out.size, splits, 1, 1, 0)
 
