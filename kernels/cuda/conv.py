@@ -138,7 +138,7 @@ def _digits(step, middle, last):
 def _gather(weight, source, bias, out, m, sources, row_step, channel_step, groups, kernel, scale, shift, step, divisor):
     """The convolution or the gradient by the input: `sources` channels per group make `m`."""
     images, channels_out, rows, columns = out.shape
-    taps, biased = kernel[0] * kernel[1], int(bias.size > 0)
+    taps, biased = kernel[0] * kernel[1], int(bias is not None and bias.size > 0)
     bias = bias if biased else weight
     group_step = weight.size // groups
     numbers = (*kernel, *scale, *shift, *step, *divisor)
@@ -179,7 +179,7 @@ def conv2d_grad_input(
         return
     o, c, *kernel = weight.shape
     taps = kernel[0] * kernel[1]
-    _gather(weight, grad, out.ravel()[:0], out, c, o // groups, taps, c * taps, groups, kernel, (1, 1),
+    _gather(weight, grad, None, out, c, o // groups, taps, c * taps, groups, kernel, (1, 1),
             (pad_top, pad_left), (-dilation_h, -dilation_w), (stride_h, stride_w))
 
 
