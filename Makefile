@@ -13,10 +13,10 @@ endif
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help train test lint bench parity bounds coverage clean
+.PHONY: help train test lint bench bench-gpu parity bounds coverage clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 	@echo 'Extra arguments: ARGS="...".  Another interpreter: PYTHON=python3.13.'
 
 train: $(VENV)/.installed-examples ## train the small convolutional net on handwritten digits
@@ -31,6 +31,9 @@ lint: $(VENV)/.installed-lint ## ruff and mypy
 
 bench: $(VENV)/.installed-bench ## compare with NumPy on this machine
 	$(BIN)/python -m minigrad.cli bench $(ARGS)
+
+bench-gpu: $(VENV)/.installed-bench $(VENV)/.installed-cuda ## compare with PyTorch (where installed) on this machine's GPU
+	$(BIN)/python -m minigrad.bench.gpu --json docs/benchmarks-gpu.json --markdown docs/benchmarks-gpu.md $(ARGS)
 
 parity: $(VENV)/.installed-test,examples $(VENV)/.installed-torch ## run the tests against PyTorch
 	$(BIN)/python -m pytest tests/parity $(ARGS)

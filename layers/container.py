@@ -92,9 +92,9 @@ class Sequential(_Ordered):
     Attributes
     ----------
     fuse : bool
-        Whether one op may compute a run of children (batch normalization, an activation, max pooling; see
-        `minigrad.layers.fusion`). The results do not change. ``model.fuse = False`` calls the children one by one, so
-        that every intermediate can be looked at; ``Sequential.fuse = False`` does so everywhere.
+        Whether one op may compute a run of children (a linear layer, batch normalization, an activation, max pooling;
+        see `minigrad.layers.fusion`). The results do not change. ``model.fuse = False`` calls the children one by one,
+        so that every intermediate can be looked at; ``Sequential.fuse = False`` does so everywhere.
     """
 
     fuse = True

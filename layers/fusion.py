@@ -1,4 +1,4 @@
-"""Which runs of a Sequential's children one op computes: batch normalization, an activation, max pooling.
+"""Which runs of a Sequential's children one op computes: a linear layer, batch normalization, an activation, pooling.
 
 The children stay what they are; a run of them is only called differently. Whatever could make a difference that
 somebody would see (a hook on a child, a forward of its own, another window, the search for anomalies) is asked at every
@@ -7,9 +7,10 @@ call, and then the children are called one by one.
 
 from minigrad import modes
 from minigrad.layers.activation import LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
+from minigrad.layers.linear import Linear
 from minigrad.layers.norm import BatchNorm1d, BatchNorm2d
 from minigrad.layers.pooling import MaxPool2d
-from minigrad.ops.fused import BatchNormAct, BatchNormActEval
+from minigrad.ops.fused import BatchNormAct, BatchNormActEval, LinearBatchNormAct, fit_together
 
 # By exact type: a subclass may do anything.
 NORMS = (BatchNorm1d, BatchNorm2d)
@@ -18,18 +19,19 @@ TWO = (2, (2, 2))  # the kernel_size and stride of the windows that a kernel kno
 
 
 class Run:
-    """Neighbouring children: batch normalization and what follows it.
+    """Neighbouring children: batch normalization, what follows it, and perhaps the linear layer in front.
 
     Parameters
     ----------
     norm : BatchNorm1d or BatchNorm2d
+    linear : Linear or None
     activation : Module or None
     pool : MaxPool2d or None
     """
 
-    def __init__(self, norm, activation, pool):
-        self.norm, self.activation, self.pool = norm, activation, pool
-        self.modules = [module for module in (norm, activation, pool) if module is not None]
+    def __init__(self, norm, linear, activation, pool):
+        self.norm, self.linear, self.activation, self.pool = norm, linear, activation, pool
+        self.modules = [module for module in (linear, norm, activation, pool) if module is not None]
         self.kind = "none" if activation is None else ACTIVATIONS[type(activation)]
 
     def __call__(self, x):
@@ -37,9 +39,22 @@ class Run:
             for module in self.modules:
                 x = module(x)
             return x
-        slope = self.activation.negative_slope if self.kind == "leaky_relu" else 0.0
-        return self.norm.run(x, "batch_norm", (BatchNormAct, BatchNormActEval), activation=self.kind,
-                             slope=float(slope), pool=self.pool is not None)
+        norm, linear = self.norm, self.linear
+        slope = float(self.activation.negative_slope) if self.kind == "leaky_relu" else 0.0
+        if linear is not None:
+            if norm.training and self._linear_fits(x):
+                return LinearBatchNormAct.apply(x, linear.weight, linear.bias, norm.weight, norm.bias,
+                                                running=norm.followed(), eps=norm.eps, activation=self.kind,
+                                                slope=slope)
+            x = linear(x)
+        return norm.run(x, "batch_norm", (BatchNormAct, BatchNormActEval), activation=self.kind, slope=slope,
+                        pool=self.pool is not None)
+
+    def _linear_fits(self, x):
+        """Whether x, the linear layer and the norm go together; if not, the layers know what to say."""
+        norm, linear = self.norm, self.linear
+        return self.pool is None and fit_together(
+            x, linear.weight, linear.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
 
     def _can_be_fused(self, x):
         for module in self.modules:
@@ -64,12 +79,14 @@ def plan(modules):
         if type(module) not in NORMS:
             steps.append(module)
             continue
-        activation = pool = None
+        linear = activation = pool = None
+        if steps and type(steps[-1]) is Linear and type(module) is BatchNorm1d:
+            linear = steps.pop()
         if position < len(modules) and type(modules[position]) in ACTIVATIONS:
             activation = modules[position]
             position += 1
         if position < len(modules) and type(modules[position]) is MaxPool2d:
             pool = modules[position]
             position += 1
-        steps.append(module if activation is pool is None else Run(module, activation, pool))
+        steps.append(module if linear is activation is pool is None else Run(module, linear, activation, pool))
     return steps

@@ -37,7 +37,7 @@ class Linear(Module):
         weight_and_bias_(self.weight, self.bias)
 
     def forward(self, x):
-        check_input(self, self._fits, f"(..., {self.in_features})", x)
+        check_input(self, self._fits, lambda: f"(..., {self.in_features})", x)
         return F.linear(x, self.weight, self.bias)
 
     def _fits(self, shape):

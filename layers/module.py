@@ -378,10 +378,14 @@ class Module:
 
 
 def check_input(layer, fits, expected, x):
-    """Raise unless `x` is a Tensor and ``fits(x.shape)``; the sentence names the layer and both shapes."""
+    """Raise unless `x` is a Tensor and ``fits(x.shape)``; the sentence names the layer and both shapes.
+
+    `expected` is a text, or a function that returns it.
+    """
     if not isinstance(x, Tensor):
         raise TypeError(f"{type(layer).__name__}: expected a Tensor, got {type(x).__name__}")
     if not fits(x.data.shape):
+        expected = expected() if callable(expected) else expected
         raise ValueError(f"{type(layer).__name__}: expected an input of shape {expected}, got {x.shape}")
 
 

@@ -10,7 +10,7 @@ from minigrad.dtypes import as_dtype, float32, int64, is_float
 from minigrad.layers.init import ones_, zeros_
 from minigrad.layers.module import Buffer, Module, Parameter, check_input, check_sizes
 from minigrad.ops.common import product
-from minigrad.ops.norm import BatchNorm, BatchNormEval, run_batch_norm
+from minigrad.ops.norm import BatchNorm, BatchNormEval, followed, run_batch_norm
 
 
 class _BatchNorm(Module):
@@ -83,7 +83,7 @@ class _BatchNorm(Module):
 
     def run(self, x, op, kinds, **params):
         """Check the input and apply one of the Functions `kinds`: the first with the batch's own statistics."""
-        check_input(self, self._fits, self._expected(), x)
+        check_input(self, self._fits, self._expected, x)
         own_statistics = self.training or not self.track_running_stats
         if own_statistics and x.data.size <= self.num_features:
             raise ValueError(
@@ -97,6 +97,13 @@ class _BatchNorm(Module):
             return run_batch_norm(op, kinds, x, *running, self.weight, self.bias, own_statistics,
                                   self._newest_weight(self.running_mean), self.eps, **counting, **params)
         return run_batch_norm(op, kinds, x, None, None, self.weight, self.bias, True, 0.0, self.eps, **params)
+
+    def followed(self):
+        """The running statistics as the Functions take them in training, None if there are none."""
+        if not self.track_running_stats:
+            return None
+        return followed(self.running_mean, self.running_var, self._newest_weight(self.running_mean),
+                        self.num_batches_tracked, self.momentum is None)
 
     def _newest_weight(self, like):
         """The momentum as a tensor of shape (1,): no allocation per step. Without a momentum the kernel writes 1 /

@@ -18,6 +18,7 @@ from minigrad.autograd import grad
 from minigrad.creation import (
     arange,
     eye,
+    from_dlpack,
     from_numpy,
     full,
     linspace,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from minigrad import dtypes
-from minigrad.device import get_device
+from minigrad.device import cpu, get_device
 from minigrad.dtypes import as_dtype, float32, is_float
 from minigrad.ops.common import as_shape
 from minigrad.random import default_generator
@@ -60,6 +60,33 @@ def from_numpy(array, device=None):
     device = get_device(device)
     dtype = dtypes.of_values(array)
     return Tensor(device.from_numpy(array.astype(dtype) if array.dtype != dtype else array), device)
+
+
+def from_dlpack(array):
+    """A tensor that shares the memory of another library's array, on the CPU or on the GPU.
+
+    Parameters
+    ----------
+    array : object with ``__dlpack__``
+        A PyTorch or JAX tensor, a CuPy or NumPy array, of float32, float64, int64 or bool and in C order.
+
+    Raises
+    ------
+    TypeError
+        If it does not speak DLPack.
+    ValueError
+        If its memory cannot be shared; the sentence says why.
+    """
+    if not hasattr(array, "__dlpack__"):
+        raise TypeError(f"from_dlpack: expected an array with __dlpack__, got {type(array).__name__}")
+    if array.__dlpack_device__()[0] == cpu.dlpack_device[0]:
+        values = np.from_dlpack(array)
+        if values.dtype != dtypes.of_values(values) or not (values.flags.c_contiguous and values.flags.writeable):
+            raise ValueError("from_dlpack: expected a writable array of float32, float64, int64 or bool in C order, "
+                             f"got one of {values.dtype}; copy it with minigrad.tensor(...)")
+        return Tensor(values, cpu)
+    device = get_device("cuda")
+    return Tensor(device.from_dlpack(array), device)
 
 
 def _extents(op, shape):

@@ -23,7 +23,7 @@ class Device:
         ``minigrad.kernels.cpu`` or ``minigrad.kernels.cuda``, imported at the first use, since that brings in Numba.
     """
 
-    compiler = "compile"  # the module of the kernels that tells when one is compiled
+    compiler = "compile"  # the module of the kernels that compiles them
 
     def __init__(self, name):
         self.name = name
@@ -32,9 +32,14 @@ class Device:
         # Reached only while the attribute is missing, so the seam costs a plain attribute look-up later.
         if attribute == "kernels":
             self.kernels = importlib.import_module(f"minigrad.kernels.{self.name}")
-            show_compilations(importlib.import_module(f"minigrad.kernels.{self.name}.{self.compiler}").compile_listeners)
+            show_compilations(self.compile_listeners)
             return self.kernels
         raise AttributeError(attribute)
+
+    @property
+    def compile_listeners(self):
+        """The functions that are told of every compilation of a kernel, see `minigrad.compiling`."""
+        return importlib.import_module(f"minigrad.kernels.{self.name}.{self.compiler}").compile_listeners
 
     def __repr__(self):
         return f"device({self.name!r})"
@@ -81,6 +86,13 @@ class Device:
         """Overwrite an array of the device with values from the host: numbers, or an array of the same shape."""
         np.copyto(array, values)
 
+
+    @staticmethod
+    def to_dlpack(array, **options):
+        """A DLPack capsule with the array, see `numpy.ndarray.__dlpack__`."""
+        return array.__dlpack__(**options)
+
+    dlpack_device = 1, 0  # the host
 
     # -- for recorded steps: see minigrad.recording ------------------------------------------------------------
 
@@ -137,10 +149,24 @@ class CudaDevice(Device):
         """Overwrite an array of the device with values from the host: numbers, or an array of the same shape."""
         self._memory.from_host(array, np.broadcast_to(np.asarray(values, array.dtype), array.shape))
 
+    def to_dlpack(self, array, stream=None, **options):
+        """A DLPack capsule with the array, ready on another library's stream."""
+        return importlib.import_module("minigrad.kernels.cuda.dlpack").export(array, stream)
+
+    def from_dlpack(self, foreign):
+        """The array of another library's object with ``__dlpack__``, in the same memory."""
+        taken = importlib.import_module("minigrad.kernels.cuda.dlpack")
+        return taken.take(foreign.__dlpack__(stream=self._memory.stream_number()))
+
+    @property
+    def dlpack_device(self):
+        """The kind and the number of the device, as DLPack counts them."""
+        return self._memory.backend.DLPACK_DEVICE
+
     @staticmethod
     def owner_of(array):
         """The array that owns the memory of an array, and how many bytes behind its start the array begins."""
-        owner = array.base or array
+        owner = array if array.base is None else array.base
         return owner, array.offset - owner.offset
 
     def memory(self, size):

@@ -103,10 +103,14 @@ class Function:
 
     def _record(self, inputs, result):
         """Become the node that made the result."""
-        self.parents = [
-            (x.fn or x) if needed else None for x, needed in zip(inputs, self.needs_input_grad, strict=True)
-        ]
-        self.inputs, self.saved_version = inputs, _version(inputs)
+        parents, version = [], 0
+        for x in inputs:
+            if isinstance(x, Tensor):
+                version += x.version[0]
+                parents.append((x.fn or x) if x.requires_grad else None)
+            else:
+                parents.append(None)
+        self.parents, self.inputs, self.saved_version = parents, inputs, version
         self._finish(result)
 
     def _finish(self, result):

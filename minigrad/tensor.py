@@ -10,9 +10,10 @@ import numpy as np
 from minigrad.device import get_device
 from minigrad.dtypes import as_dtype, float32, float64, int64, is_float
 from minigrad.dtypes import bool as bool_
+from minigrad.reading import Readable
 
 
-class Tensor:
+class Tensor(Readable):
     """An n-dimensional array that remembers how it was computed.
 
     Made by `minigrad.tensor`, `zeros`, `randn`, `from_numpy` and the like, or by an op. Elements are
@@ -104,46 +105,6 @@ class Tensor:
         return f"tensor({values}{notes})"
 
     __hash__ = object.__hash__
-
-    # -- out of the tensor -------------------------------------------------------------------------------------
-
-    def numpy(self):
-        """The values as a NumPy array, sharing memory on the CPU."""
-        return self.device.to_numpy(self.data)
-
-    def __array__(self, dtype=None, copy=None):
-        return np.array(self.numpy(), dtype=dtype, copy=copy)
-
-    def item(self):
-        """The value of a tensor of one element, as a Python number."""
-        if self.data.size != 1:
-            raise ValueError(f"item: expected a tensor of one element, got one of shape {self.shape}")
-        return self.numpy().item()
-
-    def tolist(self):
-        """The values as nested Python lists."""
-        return self.numpy().tolist()
-
-    def __float__(self):
-        return float(self.item())
-
-    def __int__(self):
-        return int(self.item())
-
-    def __bool__(self):
-        if self.data.size != 1:
-            raise ValueError(
-                f"bool: the truth of a tensor of shape {self.shape} is ambiguous; use .any() or .all()"
-            )
-        return bool(self.item())
-
-    def __index__(self):
-        if self.dtype != int64:
-            raise TypeError(f"index: expected an int64 tensor, got {self.dtype}")
-        return int(self.item())
-
-    def __format__(self, spec):
-        return format(self.item(), spec) if self.data.size == 1 and spec else str(self)
 
     # -- gradients ---------------------------------------------------------------------------------------------
 

@@ -188,14 +188,14 @@ for base, exponent in [([-2.0, -0.5, 0.0, 1.5], [2.0, 3.0, 3.0, 0.0]), ([0.0, 0.
         "pow",
         np.power,
         np.array(base),
-        call=lambda x, e=exponent: ops.pow(x, mg.tensor(e, x.dtype)),
+        call=lambda x, e=exponent: ops.pow(x, mg.tensor(e, x.dtype, x.device)),
         oracle_args=(np.array(exponent),),
     )
 add(
     "pow",
     lambda x: np.power(np.array([0.0, 2.0]), x),
     np.array([2.0, -1.0]),
-    call=lambda x: ops.pow(mg.tensor([0.0, 2.0], x.dtype), x),
+    call=lambda x: ops.pow(mg.tensor([0.0, 2.0], x.dtype, x.device), x),
 )
 for name, function in [("maximum", np.maximum), ("minimum", np.minimum)]:
     for left, right in PAIRS:

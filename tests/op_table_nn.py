@@ -129,7 +129,7 @@ for shape in [(7, 5), (2, 3, 4), (2, 3, 4, 5), (17, 33), (2, 1), (1, 3, 7), (3, 
                 *parameters,
                 tolerance=1e-4,
                 call=lambda x, *p, training=training, c=c: ops.batch_norm(
-                    x, mg.full(c, 0.3, x.dtype), mg.full(c, 1.7, x.dtype), *p, training=training
+                    x, mg.full(c, 0.3, x.dtype, x.device), mg.full(c, 1.7, x.dtype, x.device), *p, training=training
                 ),
             )
 add(
@@ -169,7 +169,8 @@ for shape, options in [
             shape[1:2],
             tolerance=1e-4,
             call=lambda x, *p, training=training, c=shape[1:2], options=options: ops.batch_norm_act(
-                x, mg.full(c, 0.3, x.dtype), mg.full(c, 1.7, x.dtype), *p, training=training, **options
+                x, mg.full(c, 0.3, x.dtype, x.device), mg.full(c, 1.7, x.dtype, x.device), *p, training=training,
+                **options
             ),
         )
 for shape, normalized in [
@@ -237,7 +238,7 @@ for reduction in ("mean", "sum", "none"):
                 labels(classes, *t) if t else np.array(2),
                 oracle_kwargs={},
                 call=lambda x, t, n=classes, options=options, reduction=reduction: ops.cross_entropy(
-                    x, t, mg.linspace(0.5, 2, n, x.dtype), reduction=reduction, **options
+                    x, t, mg.linspace(0.5, 2, n, x.dtype, x.device), reduction=reduction, **options
                 ),
             )
         if t:
@@ -249,7 +250,7 @@ for reduction in ("mean", "sum", "none"):
                 x,
                 labels(classes, *t),
                 call=lambda x, t, n=classes, r=reduction: ops.nll_loss(
-                    x, t, mg.linspace(0.5, 2, n, x.dtype), reduction=r
+                    x, t, mg.linspace(0.5, 2, n, x.dtype, x.device), reduction=r
                 ),
             )
     for x in [(7, 5), (2, 3, 4)]:
@@ -261,7 +262,7 @@ for reduction in ("mean", "sum", "none"):
             x,
             probabilities(*x),
             call=lambda x, t, r=reduction: ops.cross_entropy(
-                x, t, mg.linspace(0.5, 2, x.shape[1], x.dtype), reduction=r
+                x, t, mg.linspace(0.5, 2, x.shape[1], x.dtype, x.device), reduction=r
             ),
         )
     for shape in [(7, 5), (), (17, 33)]:

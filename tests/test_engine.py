@@ -1,6 +1,7 @@
 """The tape and the walk back: graphs of every form, memory, higher orders."""
 
 import gc
+import itertools
 import weakref
 
 import numpy as np
@@ -128,6 +129,33 @@ def test_borrowed_arrays_are_not_added_into(answer, monkeypatch):
     expected = {"grad": (1.0, 1.0), "inputs": (3.0, 2.0), "output": (6.0, 6.0)}[answer]
     assert values(a.grad) == [110.0 + expected[0]] and values(b.grad) == [110.0 + expected[1]]
     assert a.grad.data is not b.data and b.grad.data is not a.data
+
+
+class HeldOnce(Held):
+    """The same with one of the arrays, so that only what else is in use tells that it is not new."""
+
+    def backward(self, grad):
+        answer = {"grad": grad, "inputs": self.inputs[1], "output": self.output.detach()}
+        return answer[self.answer], None
+
+
+@pytest.mark.parametrize("kind", [Held, HeldOnce])
+@pytest.mark.parametrize("answer", ["grad", "inputs", "output"])
+def test_borrowed_arrays_are_copied_for_leaves(answer, kind, monkeypatch):
+    """The arrays are the very ones that the engine was given, no views made on the way."""
+    monkeypatch.setattr(Held, "answer", answer)
+    a, b, seed = [mg.tensor(v, "float64").clone() for v in ([2.0, 3.0], [4.0, 5.0], [1.0, 10.0])]
+    assert all(x.data.base is None for x in (a, b, seed))
+    y = kind.apply(a.requires_grad_(), b.requires_grad_())
+    y.backward(seed)
+    held = [x.data for x in (a, b, y, seed, a.grad, b.grad) if x is not None]
+    assert not any(np.shares_memory(x, y) for x, y in itertools.combinations(held, 2))
+
+
+def test_a_view_of_a_borrowed_array_is_copied_for_a_leaf():
+    x, seed = leaf(1.0, 2.0), mg.tensor([[1.0], [10.0]], "float64")
+    x.reshape(2, 1).backward(seed)
+    assert values(x.grad) == [1.0, 10.0] and not np.shares_memory(x.grad.data, seed.data)
 
 
 def test_accumulation_over_passes():

@@ -11,7 +11,9 @@ import pytest
 import minigrad as mg
 from minigrad import functional as F
 from minigrad import layers as nn
+from minigrad.function import Function
 from minigrad.layers import fusion
+from minigrad.ops.fused import LinearBatchNormAct
 from minigrad.testing import gradcheck, gradgradcheck
 
 ACTIVATIONS = [None, nn.ReLU, lambda: nn.LeakyReLU(0.2), nn.Sigmoid, nn.Tanh, nn.SiLU]
@@ -123,6 +125,162 @@ def test_the_graph_is_short_and_saves_little():
     kept = [v for v in y.fn.__dict__.values() if isinstance(v, np.ndarray)]
     assert sorted(a.shape for a in kept) == [(4,), (4,)]
     assert [t.shape for t in y.fn.inputs] == [(2, 4, 8, 8), (4,), (4,)]
+
+
+# -- with a linear layer in front ----------------------------------------------------------------------------------
+
+
+def linear_run(activation, flags, dtype="float32", bias=True, nested=False):
+    """Linear, batch normalization, an activation; `nested` hides the linear layer in a Sequential of its own."""
+    mg.manual_seed(0)
+    linear = nn.Linear(7, 5, bias=bias)
+    rest = [] if activation is None else [activation()]
+    first = nn.Sequential(linear) if nested else linear
+    return nn.Sequential(first, nn.BatchNorm1d(5, **flags), *rest, nn.Linear(5, 3)).to(getattr(mg, dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_in_front_changes_no_bit(bias, dtype):
+    """Its kernels are the same, in the same order, as those of the layer called by itself."""
+    data = np.random.default_rng(1).standard_normal((6, 7))
+    for activation, flags in itertools.product(ACTIVATIONS, FLAGS):
+        rows = []
+        for nested in (False, True):
+            model = linear_run(activation, flags, dtype, bias, nested)
+            generator = np.random.default_rng(2)
+            x = mg.tensor(data, dtype, requires_grad=True)
+            rows.append(steps(model, x, lambda s, g=generator: mg.tensor(g.standard_normal(s), dtype)))
+            y = model.train()(x)
+            assert (y.fn.parents[0].name == "linear_batch_norm_act") is not nested
+        for found, wanted in zip(*rows, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("activation", ["none", "relu", "leaky_relu", "sigmoid", "tanh", "silu"])
+def test_derivatives_with_a_linear_layer(activation):
+    rng = np.random.default_rng(4)
+    shapes = (5, 3), (2, 3), (2,), (2,), (2,)
+    tensors = [mg.tensor(rng.standard_normal(s), "float64", requires_grad=True) for s in shapes]
+
+    def op(*tensors):
+        return LinearBatchNormAct.apply(*tensors, running=None, eps=0.1, activation=activation, slope=0.3)
+
+    assert gradcheck(op, tensors)
+    assert gradgradcheck(op, tensors)
+    x, w = tensors[:2]
+    assert gradgradcheck(lambda x, w: op(x, w, None, None, None), [x, w])
+
+
+def test_what_a_run_with_a_linear_layer_keeps():
+    """The linear layer's output, as batch normalization by itself, and nothing more."""
+    y = linear_run(nn.Sigmoid, {})[:3](mg.randn(6, 7, requires_grad=True))
+    assert y.fn.name == "linear_batch_norm_act"
+    kept = [v for v in y.fn.__dict__.values() if isinstance(v, np.ndarray)]
+    assert sorted(a.shape for a in kept) == [(5,), (5,), (6, 5)]
+    assert [t.shape for t in y.fn.inputs] == [(6, 7), (5, 7), (5,), (5,), (5,)]
+
+
+@pytest.mark.parametrize("frozen, products", [((), 3), ((0,), 2), ((0, 2), 1), ((1,), 3)])
+def test_frozen_layers_cost_no_kernel(frozen, products):
+    """Launches of a captured step: per layer a product for x and one for the weight, none where nothing is wanted."""
+    model, x = linear_run(nn.ReLU, {}), mg.randn(6, 7)
+    for position in frozen:
+        [m for m in model if not isinstance(m, nn.ReLU)][position].requires_grad_(False)
+    step = mg.capture(lambda x: model(x).sum().backward())
+    step(x)
+    launches = step.recordings[0].launches
+    assert launches.count("matmul") == products and launches.count("linear_forward") == 2
+    assert launches.count("sum") == 1 + sum(linear.bias.requires_grad for linear in (model[0], model[3]))
+    grads = [p.grad is None for p in model.parameters()]
+    assert grads == [not p.requires_grad for p in model.parameters()]
+
+
+def test_a_captured_run_with_a_linear_layer_is_the_eager_one():
+    found = []
+    for captured in (False, True):
+        model, x = linear_run(nn.Tanh, {}), mg.tensor(np.random.default_rng(5).standard_normal((6, 7)), "float32")
+        optimizer = mg.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+        def step(x, model=model, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = (model(x) ** 2.0).mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        step = mg.capture(step) if captured else step
+        losses = [step(x).item() for _ in range(4)]
+        left = [*model.state_dict().values(), *[p.grad for p in model.parameters()]]
+        found.append([losses, *[t.numpy() for t in left]])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_running_statistics_count_as_changed(nested):
+    """Whoever saved them for a gradient is told."""
+    model = linear_run(nn.ReLU, {}, nested=nested)
+    buffers = model[1].running_mean, model[1].running_var, model[1].num_batches_tracked
+    before = [b.version[0] for b in buffers]
+    model(mg.randn(6, 7))
+    assert [b.version[0] for b in buffers] == [version + 1 for version in before]
+
+
+def test_a_saved_parameter_of_a_run_may_not_change_before_backward():
+    model = linear_run(nn.Sigmoid, {})
+    y = model(mg.randn(6, 7))
+    with mg.no_grad():
+        model[0].weight.mul_(2.0)
+    with pytest.raises(RuntimeError, match="^backward: a tensor that linear_batch_norm_act saved .* changed in place"):
+        y.sum().backward()
+
+
+def test_what_is_not_fused_with_a_linear_layer():
+    """Evaluation, hooks, inputs of three dimensions, subclasses, the search for anomalies, what does not fit."""
+
+    def names(model, x):
+        node, found = model(x).fn, []
+        while isinstance(node, Function):
+            found.append(node.name)
+            node = node.parents[0]
+        return found[1:]
+
+    def x():
+        return mg.randn(6, 7, requires_grad=True)
+
+    one = ["linear_batch_norm_act"]
+    assert names(linear_run(nn.ReLU, {}), x()) == one and names(linear_run(None, {}), x()) == one
+    assert names(linear_run(nn.ReLU, {}).eval(), x()) == ["relu", "batch_norm_eval", "linear"]
+    model, seen = linear_run(nn.ReLU, {}), []
+    handle = model[0].register_forward_hook(lambda module, args, y: seen.append(y.shape))
+    assert names(model, x()) == ["relu", "batch_norm", "linear"] and seen == [(6, 5)]
+    handle.remove()
+    assert names(model, x()) == one
+    with mg.detect_anomaly():
+        assert names(model, x()) == ["relu", "batch_norm", "linear"]
+    model[0].weight.requires_grad_(False)
+    assert names(model, x()) == one
+
+    class Own(nn.Linear):
+        pass
+
+    model[0] = Own(7, 5)
+    assert names(model, x()) == ["batch_norm_act", "linear"]
+    channels = nn.Sequential(nn.Linear(7, 4), nn.BatchNorm1d(5), nn.ReLU(), nn.Identity())
+    y = channels(mg.randn(2, 5, 7))
+    assert y.shape == (2, 5, 4) and y.fn.name == "batch_norm_act"
+
+
+@pytest.mark.parametrize("model, shape, message", [
+    (nn.Sequential(nn.Linear(7, 5), nn.BatchNorm1d(4), nn.ReLU()), (6, 7), r"^BatchNorm1d: .*\(N, 4\).*got \(6, 5\)$"),
+    (nn.Sequential(nn.Linear(7, 5), nn.BatchNorm1d(5), nn.ReLU()), (6, 8), r"^Linear: .*\(\.\.\., 7\), got \(6, 8\)$"),
+    (nn.Sequential(nn.Linear(7, 5), nn.BatchNorm1d(5), nn.ReLU()), (1, 7), r"^BatchNorm1d: .* one value .*\(1, 5\)$"),
+    (nn.Sequential(nn.Linear(7, 5), nn.BatchNorm1d(5), nn.ReLU()), (0, 7), r"^BatchNorm1d: .* one value .*\(0, 5\)$"),
+])  # fmt: skip
+def test_errors_of_a_run_with_a_linear_layer(model, shape, message):
+    with pytest.raises(ValueError, match=message):
+        model(mg.zeros(*shape))
 
 
 def ran_fused(model, x):

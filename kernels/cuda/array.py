@@ -37,6 +37,10 @@ class DeviceArray:
         return self.size * self.dtype.itemsize
 
     @property
+    def itemsize(self):
+        return self.dtype.itemsize
+
+    @property
     def ndim(self):
         return len(self.shape)
 
@@ -46,7 +50,8 @@ class DeviceArray:
         return self.memory.address + self.offset
 
     def _view(self, shape, offset=0):
-        return DeviceArray(shape, self.dtype, self.memory, self.offset + offset, self.base or self)
+        return DeviceArray(shape, self.dtype, self.memory, self.offset + offset,
+                           self if self.base is None else self.base)
 
     def ravel(self):
         """The elements in one row, the same memory."""
@@ -92,8 +97,8 @@ class DeviceArray:
 
 
 def empty(shape, dtype):
-    """An uninitialised array."""
-    array = DeviceArray(tuple(shape), np.dtype(dtype), None)
+    """An uninitialised array; `shape` may be an int."""
+    array = DeviceArray((shape,) if isinstance(shape, int) else tuple(shape), np.dtype(dtype), None)
     array.memory = memory.allocate(array.nbytes)
     return array
 

@@ -1,5 +1,6 @@
 """What a kernel became: registers, spills and instructions, read from its machine code. Needs no GPU."""
 
+import functools
 import os
 import re
 import shutil
@@ -29,6 +30,9 @@ class Report(NamedTuple):
         The lines of the PTX that work on float64.
     calls : list of str
         The lines of the PTX that call a function.
+    divisions : list of str
+        The lines of the PTX that divide or take a root and round correctly. ptxas turns each into a handful of
+        instructions and, for what is subnormal or overflows, a CALL of code that it adds to the kernel.
     instructions : Counter or None
         Of the SASS, by name with modifiers; None where there is no disassembler.
     """
@@ -39,6 +43,7 @@ class Report(NamedTuple):
     shared: int
     doubles: list
     calls: list
+    divisions: list
     instructions: Counter | None
 
     def count(self, prefix):
@@ -67,6 +72,7 @@ def sass(cubin):
         return subprocess.run([disassembler(), "-c", str(file)], check=True, capture_output=True, text=True).stdout
 
 
+@functools.cache
 def report(kernel, example, architecture):
     """The `Report` of a kernel for plain pointers of the types `example`."""
     ptx = ptx_of(kernel, tuple([np.dtype(name) for name in example]), architecture)
@@ -91,5 +97,6 @@ def report(kernel, example, architecture):
         shared=figure(r"(\d+) bytes smem"),
         doubles=[line for line in lines if ".f64" in line],
         calls=[line for line in lines if line.startswith("call")],
+        divisions=[line for line in lines if re.match(r"(@\S+\s+)?(div|rcp|sqrt)\.rn", line)],
         instructions=instructions,
     )

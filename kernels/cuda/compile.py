@@ -49,13 +49,18 @@ def _for_numba(function, element):
     return specialise(function, substitute)
 
 
+def _numba_type(dtype):
+    """Numba's type of an array's elements. A bool is a byte, for Numba cannot store through a pointer to booleans."""
+    return types.uint8 if dtype == np.bool_ else numba.from_dtype(dtype)
+
+
 def _signature(kernel, key):
-    element, plain = numba.from_dtype(kernel.element_type(key)), iter(key)
+    element, plain = _numba_type(kernel.element_type(key)), iter(key)
     kinds = []
     for _, kind in kernel.parameters:
         if isinstance(kind, parts.Pointer):
             dtype = np.dtype(kind.dtype or next(plain))
-            kinds.append(types.CPointer(numba.from_dtype(dtype)))
+            kinds.append(types.CPointer(_numba_type(dtype)))
         else:
             kinds.append({parts.Int: types.int32, parts.Unsigned: types.uint32, parts.Float: element}[kind])
     return types.void(*kinds)
@@ -63,7 +68,7 @@ def _signature(kernel, key):
 
 def ptx_of(kernel, key, architecture):
     """The PTX of a kernel for a compute capability, (9, 0) say."""
-    function = _for_numba(kernel.function, numba.from_dtype(kernel.element_type(key)))
+    function = _for_numba(kernel.function, _numba_type(kernel.element_type(key)))
     ptx = cuda.compile_ptx(function, _signature(kernel, key), cc=architecture)[0]
     # Numba's name for the entry counts what was compiled before: with ours the text is the same in every process.
     return ptx.replace(re.search(r"\.entry\s+_ZN(\S+?)\(", ptx).group(1), "_minigrad_" + kernel.__name__.strip("_"))

@@ -9,7 +9,7 @@ import gc
 
 import numpy as np
 from cuda.bindings import driver as api
-from cuda.core import Device, LaunchConfig, ObjectCode, launch
+from cuda.core import Device, EventOptions, LaunchConfig, ObjectCode, Stream, launch
 
 from minigrad.kernels.cuda.compile import compile_kernel
 
@@ -17,7 +17,7 @@ device = Device()
 device.set_current()
 stream = device.create_stream()
 ARCHITECTURE = device.compute_capability  # of this GPU: (major, minor)
-ALIGNMENT = 256
+_queue = [stream]  # where launches go: the stream, or the graph that is being recorded on top of it
 
 
 class Memory:
@@ -65,7 +65,7 @@ def _check(results):
     """The results of a call of the driver, after its error code has been looked at."""
     error, *values = results
     if error != api.CUresult.CUDA_SUCCESS:
-        raise RuntimeError(f"cuda: {api.cuGetErrorName(error)[1].decode()}")
+        raise RuntimeError(f"cuda: {error.name}")
     return values[0] if len(values) == 1 else values
 
 
@@ -90,6 +90,42 @@ def to_host(array):
     return values
 
 
+REAL = True
+
+
+def name():
+    """The card's name."""
+    return device.name
+
+
+def copy(source, target):
+    """Copy an array to another of its size."""
+    _check(api.cuMemcpyDtoDAsync(target.address, source.address, source.nbytes, _handle()))
+
+
+def timed(run):
+    """The seconds that the launches of ``run()`` take, by events in the stream."""
+    begin, end = [device.create_event(EventOptions(timing_enabled=True)) for _ in range(2)]
+    stream.record(begin)
+    run()
+    stream.record(end)
+    end.sync()
+    return (end - begin) / 1e3
+
+
+DLPACK_DEVICE = (2, device.device_id)  # kDLCUDA
+
+
+def hand_over(other):
+    """Have another library's stream (its number, None for the default, -1 for none) wait for what was launched here."""
+    if other != -1:
+        Stream.from_handle(other or 1).wait(stream)  # 1 is the legacy default stream
+
+
+def adopt(foreign):
+    """Give memory of another library what `Memory` has: its address and size are all that is needed."""
+
+
 def stream_number():
     """The stream that arrays are ready on, for `__cuda_array_interface__`."""
     return _handle()
@@ -100,8 +136,28 @@ def synchronize():
     stream.sync()
 
 
+def recorded(run):
+    """A function that repeats the launches that ``run()`` makes, as one launch of a CUDA graph."""
+    builder = stream.create_graph_builder()
+    builder.begin_building()
+    _queue.append(builder)
+    try:
+        run()
+    finally:
+        _queue.pop()
+        builder.end_building()
+    graph = builder.complete()
+
+    def repeat(keep_alive=run):
+        graph.launch(stream)
+
+    return repeat
+
+
 NUMBERS = {"Int": ctypes.c_int32, "Unsigned": ctypes.c_uint32, np.dtype(np.float32): ctypes.c_float,
            np.dtype(np.float64): ctypes.c_double}
+INTEGERS = {np.dtype(np.int64): ctypes.c_int64, np.dtype(np.uint64): ctypes.c_uint64,
+            np.dtype(np.int32): ctypes.c_int32, np.dtype(np.uint8): ctypes.c_uint8}
 
 
 def _converter(kind, dtype):
@@ -109,7 +165,14 @@ def _converter(kind, dtype):
     name = getattr(kind, "__name__", None)
     if name is None:  # a Pointer
         return lambda array: array.address
-    return NUMBERS[dtype if name == "Float" else name]
+    if name != "Float":
+        return NUMBERS[name]
+    if dtype == np.bool_:
+        return lambda value: ctypes.c_uint8(bool(value))
+    if dtype in INTEGERS:
+        word = INTEGERS[dtype]
+        return lambda value: word(int(value))
+    return NUMBERS[dtype]
 
 
 def prepare(kernel, key):
@@ -124,6 +187,6 @@ def prepare(kernel, key):
         config = configurations.get(shape)
         if config is None:
             config = configurations[shape] = LaunchConfig(grid=grid, block=block)
-        launch(stream, config, loaded, *[convert(a) for convert, a in zip(converters, arguments, strict=True)])
+        launch(_queue[-1], config, loaded, *[convert(a) for convert, a in zip(converters, arguments, strict=True)])
 
     return run

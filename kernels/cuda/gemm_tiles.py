@@ -1,7 +1,7 @@
 """Tiles of a matrix product: what a block of threads does, whatever its two operands are.
 
-A block computes `rows` x `columns` elements of the output, a thread 4 or 8 rows by 4 or 8 columns of them, kept in
-registers. Slabs of both operands, `depth` deep, go through shared memory, where they lie by depth: ``a[k][row]``,
+A block computes `rows` x `columns` elements of the output, a thread 4 or 8 rows by 4 or 8 columns of them, which stay
+in registers. Slabs of both operands, `depth` deep, go through shared memory, where they lie by depth: ``a[k][row]``,
 ``b[k][column]``; while one slab is multiplied, the next one is on its way through registers into the other half of it.
 """
 

@@ -97,22 +97,25 @@ def _store4(x, i, a, b, c, d):
 
 
 def _width(kind):
-    return 4 if kind.dtype.bitwidth == 32 else 2
+    """How many elements one instruction moves, and what their address must be a multiple of."""
+    width = 2 if kind.dtype.bitwidth == 64 else 4
+    return width, width * kind.dtype.bitwidth // 8
 
 
 @instruction(_load4)
 def load4(typingctx, x, i):
     """x[i], x[i + 1], x[i + 2], x[i + 3] of a pointer or of a one-dimensional array, by 128-bit loads.
 
-    The address must be a multiple of 16 bytes: i a multiple of 4, the array one that begins an allocation.
+    The address must be a multiple of 16 bytes: i a multiple of 4, the array one that begins an allocation. Four bytes
+    are one 32-bit load, and their address a multiple of 4.
     """
 
     def emit(context, builder, signature, arguments):
-        width, items = _width(x), []
+        (width, alignment), items = _width(x), []
         for part in range(0, 4, width):
             at, _ = _pointer_to(context, builder, x, arguments[0],
                                 builder.add(arguments[1], arguments[1].type(part)), signature.args[1], width)
-            vector = builder.load(at, align=16)
+            vector = builder.load(at, align=alignment)
             items += [builder.extract_element(vector, ir.IntType(32)(k)) for k in range(width)]
         return context.make_tuple(builder, signature.return_type, items)
 
@@ -124,14 +127,14 @@ def store4(typingctx, x, i, a, b, c, d):
     """The same for storing."""
 
     def emit(context, builder, signature, arguments):
-        width, values = _width(x), arguments[2:]
+        (width, alignment), values = _width(x), arguments[2:]
         for part in range(0, 4, width):
             at, vector = _pointer_to(context, builder, x, arguments[0],
                                      builder.add(arguments[1], arguments[1].type(part)), signature.args[1], width)
             packed = vector(ir.Undefined)
             for k in range(width):
                 packed = builder.insert_element(packed, values[part + k], ir.IntType(32)(k))
-            builder.store(packed, at, align=16)
+            builder.store(packed, at, align=alignment)
         return context.get_dummy_value()
 
     return types.void(x, i, *[x.dtype] * 4), emit

@@ -25,7 +25,7 @@ What to keep in mind (each of these is checked by tests/kernels/test_cuda_code.p
 
 import math
 
-from numba.types import float32, float64, int32, int64, uint32, uint64
+from numba.types import boolean, float32, float64, int32, int64, uint8, uint32, uint64
 
 from minigrad.kernels.cuda.intrinsics import (
     div32,
@@ -58,6 +58,7 @@ __all__ = [
     "T",
     "Unsigned",
     "blocks",
+    "boolean",
     "cuda",
     "device_function",
     "div32",
@@ -73,6 +74,7 @@ __all__ = [
     "rem32",
     "store4",
     "thread_index",
+    "uint8",
     "uint32",
     "uint64",
 ]

@@ -10,11 +10,11 @@ class T:
 class Pointer:
     """An argument that is an array: the kernel sees its elements in one row, ``x[i]``.
 
-    ``Pointer["int64"]`` has elements of that type, whatever T is.
+    ``Pointer[int64]`` has elements of that type, whatever T is.
     """
 
     def __init__(self, dtype=None):
-        self.dtype = dtype
+        self.dtype = None if dtype is None else str(dtype)  # of one of Numba's types, their names are NumPy's
 
     def __class_getitem__(cls, dtype):
         return cls(dtype)
@@ -29,7 +29,7 @@ class Unsigned:
 
 
 class Float:
-    """An argument that is a number of type T."""
+    """An argument that is a number of type T: a Python float, or int or bool where T is one."""
 
 
 class DeviceFunction:

@@ -7,19 +7,19 @@ NumPy type, ``cuda`` and ``math`` as the emulator's.
 from types import CellType, CodeType, FunctionType
 
 
-def _names(code):
+def names_of(code):
     """All global names of a code object and of those inside it."""
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            names |= _names(constant)
+            names |= names_of(constant)
     return names
 
 
 def specialise(function, substitute):
     """A copy of a function in which every global or captured object is replaced by ``substitute(object)``."""
     names = function.__globals__
-    meanings = {name: substitute(names[name]) for name in sorted(_names(function.__code__)) if name in names}
+    meanings = {name: substitute(names[name]) for name in sorted(names_of(function.__code__)) if name in names}
     meanings["__name__"] = function.__module__  # Numba asks for it
     cells = tuple([CellType(substitute(cell.cell_contents)) for cell in function.__closure__ or ()])
     copy = FunctionType(function.__code__, meanings, function.__name__, function.__defaults__, cells or None)

@@ -1,6 +1,6 @@
 """Renders a report as ``docs/benchmarks.md``, which is never typed by hand."""
 
-from minigrad.bench.reasons import reason
+from minigrad.bench.reasons import obstacle, reason
 from minigrad.bench.report import MET, NOTE, cells, describe, errors, groups, labels
 from minigrad.bench.targets import below_torch, evaluate
 
@@ -43,6 +43,7 @@ def render(report, pictures=None):
                 [(o.claim, o.wanted, o.measured, f"**{MARK[o.met]}**" if o.met is False else MARK[o.met])
                  for o in evaluate(report)], left=(0, 1, 2, 3)),
     ]
+    lines += _obstacles(report)
     for group, rows in groups(report).items():
         columns = labels(rows)
         with_rate = any(row["work"] for row in rows)
@@ -62,6 +63,13 @@ def render(report, pictures=None):
     if wrong:
         lines += ["", "## What failed", "", *[f"* {text}" for text in wrong]]
     return "\n".join(lines) + "\n"
+
+
+def _obstacles(report):
+    """For the targets that are missed, what was tried and what stands in the way, where that is written down."""
+    missed = [outcome.claim for outcome in evaluate(report) if outcome.met is False]
+    texts = dict.fromkeys(text for claim in missed if (text := obstacle(claim)))
+    return ["", "### What stands in the way", "", *[f"* {text}" for text in texts]] if texts else []
 
 
 def _picture(pictures, group, text):

@@ -36,9 +36,17 @@ REASONS = (
      "launch takes 0.14, and its gradient is two more"),
 )
 
+OBSTACLES: tuple = ()
+"""The same for targets: a pattern that matches in the claims, what was tried, what stands in the way."""
+
 NONE = "no reason recorded"
 
 
 def reason(name, reasons=REASONS):
     """The reason for a row's name, or `NONE`."""
     return next((text for pattern, text in reasons if re.search(pattern, name)), NONE)
+
+
+def obstacle(claim, obstacles=OBSTACLES):
+    """What stands in the way of a target, or None."""
+    return next((text for pattern, text in obstacles if re.search(pattern, claim)), None)

@@ -51,10 +51,11 @@ class TorchLike:
     ----------
     name : str
         ``minigrad``, ``torch`` or ``torch.compile``.
+    device : str
     """
 
-    def __init__(self, name):
-        self.name = name
+    def __init__(self, name, device="cpu"):
+        self.name, self.device = name, device
         self.compiled = name == "torch.compile"
         self.package = "minigrad" if name == "minigrad" else "torch"
         self.library = importlib.import_module(self.package)
@@ -104,7 +105,7 @@ class TorchLike:
         return self._op(row, arrays)
 
     def _tensor(self, array, requires_grad=False):
-        tensor = self.library.from_numpy(array.copy())
+        tensor = self.library.from_numpy(array.copy()).to(self.device)
         return tensor.requires_grad_() if requires_grad else tensor
 
     def _op(self, row, arrays):
@@ -131,7 +132,7 @@ class TorchLike:
 
     def _model(self, row, parameters):
         nn = importlib.import_module("minigrad.layers") if self.package == "minigrad" else self.library.nn
-        model = nets.modules(row.net(), nn)
+        model = nets.modules(row.net(), nn).to(self.device)
         with self.library.no_grad():
             for parameter, array in zip(model.parameters(), parameters, strict=True):
                 parameter.copy_(self._tensor(array))
@@ -201,4 +202,4 @@ class TorchLike:
 
 
 def _array(tensor):
-    return tensor.detach().numpy().copy()
+    return tensor.detach().to("cpu").numpy().copy()

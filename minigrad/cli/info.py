@@ -112,4 +112,6 @@ def _gpu():
     found = _output("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
     if not found:
         return "no NVIDIA GPU found"
-    return f"{'; '.join(found.splitlines())} (not used: this version computes on the CPU)"
+    from minigrad.kernels.cuda.toolkit import EXTRA, HAS_COMPILER
+
+    return "; ".join(found.splitlines()) + ("" if HAS_COMPILER else f" (device=\"cuda\" needs {EXTRA})")

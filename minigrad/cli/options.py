@@ -34,5 +34,5 @@ def device(text):
 
     try:
         return get_device(text)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise argparse.ArgumentTypeError(str(error)) from error

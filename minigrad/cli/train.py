@@ -27,7 +27,7 @@ def add_options(parser):
     add("--optimizer", choices=tuple(PEAK_LR), default="adam", help="(default: adam; sgd has momentum 0.9)")
     add("--augment", action="store_true", help="shift images by up to 1/8; mirror photographs and clothes")
     add("--seed", type=whole_number(0), default=0, metavar="N", help="same seed, same weights (default: 0)")
-    add("--device", type=device, default="cpu", metavar="NAME", help="(default: cpu)")
+    add("--device", type=device, default="cpu", metavar="NAME", help="cpu or cuda (default: cpu)")
     add("--threads", type=whole_number(1), metavar="N", help="(default: one per core)")
     add("--save", type=Path, metavar="FILE", help="write the weights and all else that --resume needs, every epoch")
     add("--resume", type=Path, metavar="FILE", help="go on from a saved file, as if there had been no break")
@@ -42,7 +42,6 @@ def run(options):
     from minigrad import data as datasets
     from minigrad.cli import report
     from minigrad.compiling import Compilations
-    from minigrad.kernels.cpu.compile import compile_listeners
 
     console = Console(highlight=False)
     options.epochs = options.epochs or EPOCHS[options.data][options.model]
@@ -55,7 +54,7 @@ def run(options):
     console.print(f"{options.data}: {len(data.x_train):,} training and {len(data.x_test):,} test images of shape "
                   f"{data.x_train.shape[1:]}")
     with console.status("building the net") as status, Compilations(
-        compile_listeners, lambda name, count: name and status.update(f"compiling {name} ({count})")
+        options.device.compile_listeners, lambda name, count: name and status.update(f"compiling {name} ({count})")
     ):
         trainer = _build(options, data)
     count = sum(parameter.numel() for parameter in trainer.model.parameters())
@@ -139,7 +138,6 @@ def _fit(options, trainer, console):
     from minigrad.cli.checkpoint import save
     from minigrad.cli.interrupts import held
     from minigrad.compiling import Compilations, TerminalLine
-    from minigrad.kernels.cpu.compile import compile_listeners
 
     loader = trainer.train_loader
     per_epoch = len(loader) * loader.batch_size
@@ -164,7 +162,7 @@ def _fit(options, trainer, console):
 
     silent = not sys.stderr.isatty()
     show = show_in_bar if console.is_terminal else (lambda name, count: None) if silent else TerminalLine()
-    with progress, Compilations(compile_listeners, show) as compilations:
+    with progress, Compilations(options.device.compile_listeners, show) as compilations:
         if loader.epoch < options.epochs:
             console.print(HEADER, style="dim")
         while loader.epoch < options.epochs:

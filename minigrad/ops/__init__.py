@@ -31,7 +31,6 @@ from minigrad.ops.elementwise import (
     sign,
     sqrt,
     sub,
-    to_device,
     where,
 )
 from minigrad.ops.fused import batch_norm_act
@@ -46,6 +45,7 @@ from minigrad.ops.loss import (
     smooth_l1_loss,
 )
 from minigrad.ops.matmul import linear, matmul
+from minigrad.ops.move import to_device
 from minigrad.ops.norm import batch_norm, dropout, layer_norm
 from minigrad.ops.pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d
 from minigrad.ops.reduction import (

@@ -204,6 +204,8 @@ def normalize_dims(op, dim, ndim):
     """Several dimensions (an int, a sequence, or None for all) as an ascending tuple."""
     if dim is None:
         return tuple(range(ndim))
+    if type(dim) is int and -ndim <= dim < ndim:  # the frequent case: 0.15 us instead of 0.8
+        return (dim % ndim,)
     dims = [normalize_dim(op, d, ndim) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))]
     if ndim == 0:
         return ()

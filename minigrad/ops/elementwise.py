@@ -486,8 +486,3 @@ def logical_or(a, b):
 def logical_not(x):
     """Whether the element is false (0)."""
     return LogicalNot.apply_one(check_tensor("logical_not", x).bool())
-
-
-def to_device(x, device):
-    """The tensor on a device; itself if it is there already."""
-    return x if x.device is device else Tensor(device.from_numpy(x.numpy()), device)

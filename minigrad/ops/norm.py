@@ -34,7 +34,7 @@ class BatchNorm(Function):
     act, slope, pool = LEAKY_RELU, 1.0, 0
 
     def forward(self, x, weight, bias, running, eps):
-        k, empty, channels, images = self.device.kernels, self.device.empty, x.shape[1], x.reshape(_images(x.shape))
+        k, empty, channels, images = self.device.kernels, self.device.empty, x.shape[1], _images(x)
         self.eps = eps
         self.mean, self.variance = empty(channels, x.dtype), empty(channels, x.dtype)
         k.batch_norm_statistics(images, self.mean, self.variance)
@@ -48,26 +48,30 @@ class BatchNorm(Function):
         out = self.device.empty((n, c, h // 2, w // 2) if self.pool else x.shape, x.dtype)
         weight = _absent(self, x) if weight is None else weight
         bias = _absent(self, x) if bias is None else bias
-        flat = out if self.pool else out.reshape(images.shape)
         self.device.kernels.batch_norm_forward(
-            images, mean, variance, weight, bias, flat, self.eps, self.act, self.slope, self.pool
+            images, mean, variance, weight, bias, _images(out), self.eps, self.act, self.slope, self.pool
         )
         return out
 
     def backward(self, grad):
         if is_grad_enabled():
             return super().backward(grad)  # by `compose`, to be differentiated again
-        x, weight, bias = [t if t is None else t.data for t in self.inputs]
-        empty, dtype, channels, shape = self.device.empty, x.dtype, x.shape[1], _images(x.shape)
-        weight = _absent(self, x) if weight is None else weight
-        bias = _absent(self, x) if bias is None else bias
-        grads = empty(x.shape, dtype), empty(channels, dtype), empty(channels, dtype)
-        above = grad.data if self.pool else grad.data.reshape(shape)
-        self.device.kernels.batch_norm_backward(
-            x.reshape(shape), self.mean, self.variance, weight, bias, above, grads[0].reshape(shape), *grads[1:],
-            self.eps, self.act, self.slope, self.pool,
+        x, weight, bias = self.inputs
+        grads = self.gradients(x.data, weight, bias, grad.data)
+        return [g if need else None for g, need in zip(grads, self.needs_input_grad, strict=True)]
+
+    def gradients(self, x, weight, bias, grad):
+        """dL/dx, dL/dgamma and dL/dbeta as tensors, from the arrays x and dL/dy, by the kernel."""
+        device, dtype, channels = self.device, x.dtype, x.shape[1]
+        empty = device.empty
+        weight = _absent(self, x) if weight is None else weight.data
+        bias = _absent(self, x) if bias is None else bias.data
+        dx, dgamma, dbeta = empty(x.shape, dtype), empty(channels, dtype), empty(channels, dtype)
+        device.kernels.batch_norm_backward(
+            _images(x), self.mean, self.variance, weight, bias, _images(grad), _images(dx), dgamma, dbeta, self.eps,
+            self.act, self.slope, self.pool,
         )  # fmt: skip
-        return [Tensor(g, self.device) if need else None for g, need in zip(grads, self.needs_input_grad, strict=True)]
+        return Tensor(dx, device), Tensor(dgamma, device), Tensor(dbeta, device)
 
     def compose(self, x, weight, bias):
         dims, column = (0, *range(2, x.ndim)), (1, x.shape[1]) + (1,) * (x.ndim - 2)
@@ -77,11 +81,12 @@ class BatchNorm(Function):
         return y if bias is None else y + reshape(bias, column)
 
 
-def _images(shape):
-    """(N, C, ...) as (N, C, H, W)."""
-    if len(shape) == 4:
-        return shape
-    return shape[0], shape[1], 1, product(shape[2:])
+def _images(x):
+    """An array (N, C, ...) as (N, C, H, W)."""
+    shape = x.shape
+    if len(shape) == 2:
+        return x.reshape((*shape, 1, 1))
+    return x if len(shape) == 4 else x.reshape((shape[0], shape[1], 1, product(shape[2:])))
 
 
 def standardise(x, dims, eps):
@@ -95,7 +100,7 @@ class BatchNormEval(BatchNorm):
 
     def forward(self, x, weight, bias, mean, variance, eps):
         self.eps = eps
-        return self.normalise(x, x.reshape(_images(x.shape)), mean, variance, weight, bias)
+        return self.normalise(x, _images(x), mean, variance, weight, bias)
 
     def backward(self, grad):
         x, weight, _, mean, variance = self.inputs
@@ -231,14 +236,23 @@ def run_batch_norm(op, kinds, x, running_mean, running_var, weight, bias, traini
         )
     running = None
     if running_mean is not None and running_var is not None:
-        if not isinstance(momentum, Tensor):
-            momentum = Tensor(x.device.full((1,), float(momentum), x.dtype), x.device)
-        count = x.device.empty((0,), int64) if batches is None else batches.data.reshape(1)
-        running = running_mean.data, running_var.data, momentum.data, count, int(cumulative)
-        for changed in (running_mean, running_var, batches):
-            if changed is not None:
-                changed.version[0] += 1
+        if running_mean.device is not x.device:
+            raise ValueError(f"{op}: expected all tensors on one device, got {x.device} and running statistics on "
+                             f"{running_mean.device}")
+        running = followed(running_mean, running_var, momentum, batches, cumulative)
     return kinds[0].apply(x, weight, bias, running=running, eps=eps, **params)
+
+
+def followed(running_mean, running_var, momentum, batches=None, cumulative=False):
+    """The running statistics as `BatchNorm` takes them, to change them in place."""
+    device, dtype = running_mean.device, running_mean.data.dtype
+    if not isinstance(momentum, Tensor):
+        momentum = Tensor(device.full((1,), float(momentum), dtype), device)
+    for changed in (running_mean, running_var, batches):
+        if changed is not None:
+            changed.version[0] += 1
+    count = device.empty((0,), int64) if batches is None else batches.data.reshape(1)
+    return running_mean.data, running_var.data, momentum.data, count, int(cumulative)
 
 
 def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):

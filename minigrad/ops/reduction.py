@@ -54,11 +54,13 @@ def _steps(shape, dims):
     return steps
 
 
+@lru_cache(4096)
 def keep_shape(shape, dims):
     """The shape with the reduced dimensions as 1."""
     return tuple([1 if i in dims else extent for i, extent in enumerate(shape)])
 
 
+@lru_cache(4096)
 def _drop(shape, dims):
     return tuple([extent for i, extent in enumerate(shape) if i not in dims])
 

@@ -161,12 +161,14 @@ class Optimizer:
         raise TypeError(f"{self.name} defines no update")
 
     def with_gradients(self, group):
-        """The parameters of a group that have a gradient, as pairs of a device and a list."""
-        found = {}
+        """The parameters of a group that have a gradient, as pairs of a device and a list of neighbours there."""
+        found = []
         for param in group["params"]:
             if param.grad is not None:
-                found.setdefault(param.device, []).append(param)
-        return found.items()
+                if not found or found[-1][0] is not param.device:
+                    found.append((param.device, []))
+                found[-1][1].append(param)
+        return found
 
     def hyper_parameters(self, group):
         """The numbers that the kernel reads from `settings`, in its order."""
@@ -292,4 +294,5 @@ def _plain(group):
 
 def step_tensor(count, device):
     """A step count as PyTorch keeps it: a float64 tensor of shape ()."""
-    return make_tensor(np.array(float(count)), dtype=float64, device=device)
+    with modes.off_record():  # on a GPU a kernel writes the number
+        return make_tensor(np.array(float(count)), dtype=float64, device=device)

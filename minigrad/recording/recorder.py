@@ -68,6 +68,7 @@ class Recorder:
     def __enter__(self):
         device = self.device
         self._kernels, self._token = device.kernels, modes.recorder.set(self)
+        self._make, self._read = device.empty, device.to_numpy
         device.kernels = Kernels(self._kernels, self)
         device.empty, device.to_numpy = self._empty, self._to_numpy
         return self
@@ -82,7 +83,7 @@ class Recorder:
         return threading.get_ident() == self._thread
 
     def _empty(self, shape, dtype):
-        array = type(self.device).empty(shape, dtype)
+        array = self._make(shape, dtype)
         if self.listening():
             self._owners[id(array)] = len(self.allocations)
             self.allocations.append(Allocation(array, len(self.tape)))
@@ -95,7 +96,7 @@ class Recorder:
                 "an if on a tensor); later steps would go on with this step's value. Return the tensor and read it "
                 "after the call"
             )
-        return type(self.device).to_numpy(array)
+        return self._read(array)
 
     def launched(self, name, kernel, arguments):
         """Note a launch."""
@@ -123,6 +124,11 @@ class Recorder:
     def paused(self):
         """A context in which nothing is noted."""
         return _Paused(self)
+
+    def moves(self, source, target):
+        """The step copies a tensor to another device, by way of the host."""
+        raise CaptureError(f"capture: the step moves a tensor from {source} to {target} while it is being recorded; "
+                           "move inputs before the call")
 
     def unrepeatable(self):
         """This step does something that no later one does: the next one has to be recorded anew."""

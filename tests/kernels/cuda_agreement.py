@@ -26,7 +26,8 @@ def run_fresh(name, arguments, outputs):
     for i in outputs:
         written = getattr(sent[i].memory, "written", None)  # the emulator's
         step = sent[i].dtype.itemsize
-        assert written is None or all(written[: sent[i].nbytes : step]), f"{name}: argument {i} is not written as a whole"
+        whole = written is None or all(written[: sent[i].nbytes : step])
+        assert whole, f"{name}: argument {i} is not written as a whole"
     return [a.numpy() if isinstance(a, array.DeviceArray) else a for a in sent]
 
 

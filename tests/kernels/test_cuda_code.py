@@ -24,8 +24,8 @@ def test_code(kernel, example):
         if "float64" not in example and not kernel.doubles:
             assert found.doubles == [], found.doubles[:5]
         if found.instructions is not None:
-            # A CALL alone is a jump out of a long loop, which nothing returns from; a RET alone ends the routine of
-            # a shuffle that stands in the cubin though it was inlined.
-            assert found.count("CALL") == 0 or found.count("RET") == 0, found.instructions
+            # A CALL that nothing returns from is a jump out of a long loop; a RET alone comes with shuffles.
+            called = found.count("CALL") and found.count("RET")
+            assert not called or found.divisions, found.instructions
             for name in kernel.promises:
                 assert found.count(name) > 0, f"{name} promised, found {found.instructions}"

@@ -1,0 +1,105 @@
+"""Arrays handed to and taken from other libraries without a copy, by the DLPack protocol.
+
+The structures are those of dlpack.h, version 0.8 (https://dmlc.github.io/dlpack/latest/c_api.html).
+"""
+
+import ctypes
+
+import numpy as np
+
+from minigrad.kernels.cuda import memory
+from minigrad.kernels.cuda.array import DeviceArray
+
+CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
+CODES_BACK = {code: kind for kind, code in CODES.items()}
+
+
+class _Tensor(ctypes.Structure):
+    """DLManagedTensor, with DLTensor's fields in it."""
+
+    _fields_ = [
+        ("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32), ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64), ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p),
+    ]  # fmt: skip
+
+
+_Deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_Destructor = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_api = ctypes.pythonapi
+_new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(("PyCapsule_New", _api))
+_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", _api))
+_pointer_at = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_GetPointer", _api))
+_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", _api))
+_rename = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_SetName", _api))
+NAME, USED = b"dltensor", b"used_dltensor"  # kept here: a capsule does not copy its name
+
+_exported = {}  # address of a structure to what has to live as long as it does
+
+
+@_Deleter
+def _forget(address):
+    _exported.pop(address, None)
+
+
+@_Destructor
+def _destroy(capsule):
+    """A capsule goes: whoever took the tensor has renamed it, otherwise nobody wants it any more."""
+    if _is_valid(capsule, NAME):
+        _forget(_pointer_at(capsule, NAME))
+
+
+def export(array, stream=None):
+    """A capsule with the array, ready on another library's `stream` (its number, None for the default)."""
+    memory.backend.hand_over(stream)
+    shape = (ctypes.c_int64 * len(array.shape))(*array.shape)
+    kind = array.dtype.kind
+    tensor = _Tensor(
+        array.address if array.size else None, *memory.backend.DLPACK_DEVICE, array.ndim, CODES[kind],
+        array.itemsize * 8, 1, shape, None, 0, None, ctypes.cast(_forget, ctypes.c_void_p),
+    )  # fmt: skip
+    address = ctypes.addressof(tensor)
+    _exported[address] = tensor, shape, array.memory
+    return _new(address, NAME, ctypes.cast(_destroy, ctypes.c_void_p))
+
+
+class _Foreign:
+    """Memory that another library owns; it is told when nobody here refers to it."""
+
+    def __init__(self, tensor, size):
+        self.tensor, self.size = tensor, size
+        self.address = tensor.data or 0
+        memory.backend.adopt(self)
+
+    def __del__(self):
+        if self.tensor.deleter:
+            _Deleter(self.tensor.deleter)(ctypes.addressof(self.tensor))
+
+
+def take(capsule):
+    """The array in another library's capsule.
+
+    Raises
+    ------
+    ValueError
+        If it is on another kind of device, is not in C order, or has elements of a type that there is none of here.
+    """
+    tensor = _Tensor.from_address(_pointer(capsule, NAME))
+    device = tensor.device_type, tensor.device_id
+    if device != memory.backend.DLPACK_DEVICE:
+        raise ValueError(f"from_dlpack: expected an array on device {memory.backend.DLPACK_DEVICE}, got {device}")
+    shape = tuple(tensor.shape[: tensor.ndim]) if tensor.ndim else ()
+    if tensor.code not in CODES_BACK or tensor.lanes != 1 or tensor.bits not in (8, 32, 64):
+        raise ValueError(f"from_dlpack: expected float32, float64, int64 or bool, got DLPack's type {tensor.code} of "
+                         f"{tensor.bits} bits")
+    dtype = np.dtype("bool" if tensor.code == CODES["b"] else f"{CODES_BACK[tensor.code]}{tensor.bits // 8}")
+    step = 1
+    for extent, stride in zip(shape[::-1], tensor.strides[: tensor.ndim][::-1] if tensor.strides else (), strict=False):
+        if stride != step and extent > 1:
+            raise ValueError("from_dlpack: expected an array in C order; make it contiguous first")
+        step *= extent
+    _rename(capsule, USED)
+    array = DeviceArray(shape, dtype, None)
+    array.memory, array.offset = _Foreign(tensor, array.nbytes + tensor.byte_offset), tensor.byte_offset
+    return array

@@ -1,0 +1,18 @@
+"""A recorded step as one unit: a CUDA graph on a GPU, a loop in the emulator."""
+
+from minigrad.kernels.cuda.memory import backend
+
+
+def sequence(launches):
+    """A function that repeats launches, given as (name, kernel, arguments), in order.
+
+    The arrays among the arguments must stay where they are; the function keeps them alive. What the kernels compile and
+    the scratch memory that they need is there already, since each has run with these arguments before.
+    """
+    launches = [(kernel, arguments) for _, kernel, arguments in launches]
+
+    def run():
+        for kernel, arguments in launches:
+            kernel(*arguments)
+
+    return backend.recorded(run)

@@ -1,0 +1,189 @@
+"""The CUDA device as users meet it: moving, mixing, refusing."""
+
+import gc
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+
+
+def test_names():
+    x = mg.ones(2, 3, device="cuda")
+    assert str(x.device) == "cuda" and x.device is mg.zeros(1, device="cuda:0").device
+    assert x.device == "cuda" and x.device != "cpu"
+    assert repr(x).endswith("device='cuda')")
+
+
+VALUES = [np.arange(6.0).reshape(2, 3), np.array(3), np.array([True, False]), np.zeros((0, 2))]
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_there_and_back(values):
+    x = mg.tensor(values)
+    y = x.to("cuda")
+    assert y.shape == x.shape and y.dtype == x.dtype and y.to("cuda") is y
+    np.testing.assert_array_equal(y.to("cpu").numpy(), values)
+    assert y.tolist() == x.tolist()
+
+
+def test_numpy_is_a_copy():
+    x = mg.zeros(3, device="cuda")
+    x.numpy()[:] = 1
+    np.testing.assert_array_equal(x.numpy(), 0)
+
+
+def test_moving_passes_gradients():
+    x = mg.tensor([1.0, 2.0], requires_grad=True)
+    y = (x.to("cuda") * 3).to("cpu") * x
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), 6 * x.numpy())
+    assert str(x.grad.device) == "cpu"
+
+
+def test_mixing_is_refused():
+    x, y = mg.ones(2, device="cuda"), mg.ones(2)
+    with pytest.raises(ValueError, match="add: expected all tensors on one device, got cuda and cpu"):
+        x + y
+    with pytest.raises(ValueError, match="expected a tensor on cuda, got one on cpu"):
+        x.copy_(y)
+    with pytest.raises(ValueError, match="batch_norm: .*one device, got cuda and running statistics on cpu"):
+        mg.functional.batch_norm(mg.ones(3, 2, device="cuda"), mg.zeros(2), mg.ones(2), training=True)
+    model = mg.layers.Linear(2, 2)
+    with pytest.raises(ValueError, match="one device"):
+        model(mg.ones(1, 2, device="cuda"))
+
+
+def test_random_numbers_are_those_of_the_cpu():
+    mg.manual_seed(7)
+    here = mg.rand(10).numpy()
+    mg.manual_seed(7)
+    np.testing.assert_array_equal(mg.rand(10, device="cuda").numpy(), here)
+
+
+def test_in_place_and_indexing():
+    x = mg.tensor(np.arange(12.0).reshape(3, 4), device="cuda")
+    x[1] = -1.0
+    x[:, 2:] += 10.0
+    wanted = np.arange(12.0).reshape(3, 4)
+    wanted[1] = -1
+    wanted[:, 2:] += 10
+    np.testing.assert_array_equal(x.numpy(), wanted)
+    np.testing.assert_array_equal(x[[2, 0]].numpy(), wanted[[2, 0]])
+    np.testing.assert_array_equal(x[x > 5].numpy(), wanted[wanted > 5])
+
+
+def test_save_and_load(tmp_path):
+    x = mg.tensor([1.0, 2.0], device="cuda")
+    mg.save({"x": x}, tmp_path / "x.npz")
+    assert str(mg.load(tmp_path / "x.npz")["x"].device) == "cpu"
+    loaded = mg.load(tmp_path / "x.npz", device="cuda")["x"]
+    assert str(loaded.device) == "cuda" and loaded.tolist() == [1.0, 2.0]
+
+
+def outside(code, **environment):
+    """What a fresh interpreter without a GPU says."""
+    clean = {k: v for k, v in os.environ.items() if k != "MINIGRAD_CUDA"} | environment
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean)
+
+
+def test_without_a_gpu():
+    """One sentence that says what is missing and what to do instead."""
+    done = outside("""
+import minigrad as mg
+try:
+    mg.zeros(1, device="cuda")
+except RuntimeError as error:
+    print(error)
+else:
+    print("a GPU")
+""")
+    said = done.stdout.strip()
+    if said == "a GPU":
+        pytest.skip("there is a GPU")
+    assert said.startswith("cuda: ") and "MINIGRAD_CUDA=emulate" in said and "\n" not in said, done
+
+
+def test_command_line_refuses():
+    done = outside("import sys; from minigrad.cli import main; sys.exit(main(['train', '--device', 'cuda']))")
+    if done.returncode == 0:
+        pytest.skip("there is a GPU")
+    assert done.returncode == 2 and "--device: cuda: " in done.stderr and "Traceback" not in done.stderr
+
+
+def test_dlpack_of_the_device():
+    """NumPy reads the emulator's memory, which is the host's, without a copy; and it is given back."""
+    x = mg.tensor([[1.0, 2.0], [3.0, 4.0]], device="cuda")
+    view = np.from_dlpack(x)
+    np.testing.assert_array_equal(view, [[1, 2], [3, 4]])
+    x.fill_(5.0)
+    np.testing.assert_array_equal(view, 5)
+    from minigrad.kernels.cuda import dlpack
+
+    assert len(dlpack._exported) == 1
+    del x
+    np.testing.assert_array_equal(view, 5)
+    del view
+    gc.collect()
+    assert dlpack._exported == {}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_])
+def test_dlpack_to_the_device(dtype):
+    """An array of another library's (NumPy's here) is used in place, and told when it is no longer needed."""
+    from minigrad.kernels.cuda import dlpack
+
+    values = np.ones((2, 3), dtype)
+    before = sys.getrefcount(values)
+    array = dlpack.take(values.__dlpack__())
+    assert array.shape == (2, 3) and array.dtype == dtype and sys.getrefcount(values) > before
+    y = mg.Tensor(array, mg.get_device("cuda"))
+    y.fill_(0)
+    np.testing.assert_array_equal(values, 0)
+    del y, array
+    gc.collect()
+    assert sys.getrefcount(values) == before
+
+
+def test_dlpack_refuses():
+    from minigrad.kernels.cuda import dlpack
+
+    with pytest.raises(ValueError, match="C order"):
+        dlpack.take(np.ones((2, 3)).T.__dlpack__())
+    with pytest.raises(ValueError, match="float32, float64, int64 or bool"):
+        dlpack.take(np.ones(3, np.float16).__dlpack__())
+    with pytest.raises(RuntimeError, match="detach"):
+        np.from_dlpack(mg.ones(2, device="cuda", requires_grad=True))
+
+
+def test_unused_capsule_is_dropped():
+    from minigrad.kernels.cuda import dlpack
+
+    x = mg.ones(4, device="cuda")
+    capsule = x.__dlpack__()
+    assert len(dlpack._exported) == 1
+    del capsule
+    assert dlpack._exported == {}
+
+
+def test_dlpack_on_the_cpu():
+    values = np.arange(3.0)
+    x = mg.from_dlpack(values)
+    x.fill_(7.0)
+    np.testing.assert_array_equal(values, 7)
+    assert np.from_dlpack(x).ctypes.data == values.ctypes.data
+    with pytest.raises(TypeError, match="from_dlpack: expected an array with __dlpack__, got list"):
+        mg.from_dlpack([1.0])
+    with pytest.raises(ValueError, match="from_dlpack: expected a writable array.*float16"):
+        mg.from_dlpack(np.ones(3, np.float16))
+
+
+def test_array_interface():
+    x = mg.tensor([1.0, 2.0], device="cuda")
+    interface = x.__cuda_array_interface__
+    assert interface["shape"] == (2,) and interface["typestr"] == "<f4" and interface["version"] == 3
+    assert interface["data"] == (x.data.address, False)
+    assert not hasattr(mg.ones(2), "__cuda_array_interface__")

@@ -1,0 +1,206 @@
+"""The driver's side of the CUDA device against stand-ins for cuda.core: what it would ask of a GPU, and in which order.
+
+Nothing here runs on a GPU: whether cuda.core and the card do what is asked is for tests on one.
+"""
+
+import ctypes
+import importlib
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from minigrad.kernels.cuda import array, kernel, memory, toolkit
+from minigrad.kernels.cuda.language import Float, Int, Pointer, Unsigned, int64
+
+if not toolkit.HAS_COMPILER:
+    pytest.skip("numba-cuda and cuda-core are not installed", allow_module_level=True)
+
+import cuda.bindings.driver as api
+import cuda.core
+
+
+class Card:
+    """What stands in for a GPU: memory is the host's, launches are written down."""
+
+    def __init__(self):
+        self.log, self.limit, self.used = [], 1 << 20, 0
+
+    def allocate(self, size, stream):
+        if self.used + size > self.limit:
+            raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY")
+        self.used += size
+        return Buffer(self, size)
+
+
+class Buffer:
+    def __init__(self, card, size):
+        self.card, self.size, self.values = card, size, (ctypes.c_uint8 * size)()
+        self.handle = ctypes.addressof(self.values)
+
+    def __del__(self):
+        self.card.used -= self.size
+
+
+class Stream:
+    handle = 77
+
+    def __init__(self, card):
+        self.card = card
+
+    def sync(self):
+        self.card.log.append("sync")
+
+    def wait(self, other):
+        self.card.log.append(("wait", other))
+
+    def create_graph_builder(self):
+        return Builder(self.card)
+
+    @staticmethod
+    def from_handle(handle):
+        return SimpleNamespace(wait=lambda stream: stream.card.log.append((handle, "waits")))
+
+
+class Builder:
+    def __init__(self, card):
+        self.card, self.launches, self.building = card, [], False
+
+    def begin_building(self):
+        self.building = True
+
+    def end_building(self):
+        self.building = False
+
+    def complete(self):
+        assert not self.building
+        return SimpleNamespace(launch=lambda stream: self.card.log.append(("graph", self.launches)))
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """The driver module, imported on top of a stand-in."""
+    card = Card()
+    stream = Stream(card)
+    device = SimpleNamespace(
+        set_current=lambda: None, create_stream=lambda: stream, compute_capability=(9, 0), name="a card", device_id=0,
+        memory_resource=SimpleNamespace(allocate=card.allocate, handle=5),
+    )
+
+    def launch(queue, config, loaded, *arguments):
+        (queue.launches if isinstance(queue, Builder) else card.log).append((loaded, config, arguments))
+
+    def copy(target, source, size, handle):
+        ctypes.memmove(target, source, size)
+        assert handle == 77
+        return (api.CUresult.CUDA_SUCCESS,)
+
+    monkeypatch.setattr(cuda.core, "Device", lambda: device)
+    monkeypatch.setattr(cuda.core, "Stream", Stream)
+    monkeypatch.setattr(cuda.core, "launch", launch)
+    monkeypatch.setattr(cuda.core, "LaunchConfig", lambda grid, block: (grid, block))
+    monkeypatch.setattr(cuda.core, "ObjectCode", SimpleNamespace(
+        from_cubin=lambda cubin: SimpleNamespace(get_kernel=lambda name: name),
+        from_ptx=cuda.core.ObjectCode.from_ptx,
+    ))
+    for name in ("cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync", "cuMemcpyDtoDAsync"):
+        monkeypatch.setattr(api, name, copy)
+    monkeypatch.setattr(api, "cuMemPoolTrimTo", lambda pool, keep: (card.log.append("trim"), (api.CUresult(0),))[1])
+    monkeypatch.setattr(api, "cuMemGetInfo", lambda: (api.CUresult(0), 3 << 20, 8 << 30))
+    card.driver = importlib.import_module("minigrad.kernels.cuda.driver")
+    monkeypatch.setattr(memory, "allocate", card.driver.allocate)
+    yield card
+    for name in ("driver", "compile"):
+        del sys.modules[f"minigrad.kernels.cuda.{name}"]
+
+
+def kernel_of(*kinds):
+    """A kernel that is never compiled: only how its arguments are handed over is looked at."""
+    parameters = [(f"a{i}", kind() if kind is Pointer else kind) for i, kind in enumerate(kinds)]
+    return SimpleNamespace(parameters=parameters, element_type=lambda key: key[0], __name__="k")
+
+
+@pytest.fixture
+def uncompiled(card, monkeypatch):
+    monkeypatch.setattr(card.driver, "compile_kernel", lambda k, key, arch: SimpleNamespace(cubin=b"", name=k.__name__))
+    return card
+
+
+def test_arguments(uncompiled):
+    """An address as an int (cuda.core passes 8 bytes), numbers as what the kernel's signature says."""
+    driver, x = uncompiled.driver, array.empty((4,), np.float64)
+    run = driver.prepare(kernel_of(Pointer, Pointer[int64], Int, Unsigned, Float), (np.dtype(np.float64),))
+    run(3, 128, (x, x[2:], 5, 7, 0.5))
+    loaded, config, sent = uncompiled.log[-1]
+    assert loaded == "k" and config == (3, 128)
+    assert sent[:2] == (x.address, x.address + 16) and type(sent[0]) is int
+    assert [type(a) for a in sent[2:]] == [ctypes.c_int32, ctypes.c_uint32, ctypes.c_double]
+    assert [a.value for a in sent[2:]] == [5, 7, 0.5]
+
+
+def test_copies(card):
+    x = array.empty((3,), np.float32)
+    card.driver.from_host(x, np.array([1.0, 2.0, 3.0], np.float32))
+    assert card.driver.to_host(x).tolist() == [1, 2, 3] and card.log[-1] == "sync"
+    y = array.empty((3,), np.float32)
+    card.driver.copy(x, y)
+    assert card.driver.to_host(y).tolist() == [1, 2, 3]
+
+
+def test_memory_goes_back_and_runs_out(card):
+    first = array.empty((1 << 19,), np.uint8)
+    del first
+    assert card.used == 0
+    kept = array.empty((1 << 19,), np.uint8)
+    with pytest.raises(MemoryError, match=r"cuda: out of memory: 768 KiB were asked for, 3 MiB of 8 GiB are free on a"):
+        array.empty((3 << 18,), np.uint8)
+    assert card.log == ["sync", "trim"]  # it was tried again after the pool had been emptied
+    assert kept.memory.size == 1 << 19
+
+
+def test_memory_is_found_again(card):
+    """Garbage in cycles is collected before giving up."""
+    cycle = [array.empty((1 << 19,), np.uint8)]
+    cycle.append(cycle)
+    del cycle
+    assert array.empty((3 << 18,), np.uint8).size == 3 << 18
+
+
+def test_a_recorded_step_is_a_graph(uncompiled):
+    driver, x = uncompiled.driver, array.empty((4,), np.float32)
+    run = driver.prepare(kernel_of(Pointer, Int), (np.dtype(np.float32),))
+    repeat = driver.recorded(lambda: (run(1, 32, (x, 1)), run(2, 32, (x, 2))))
+    assert uncompiled.log == []
+    repeat()
+    kind, launches = uncompiled.log.pop()
+    assert kind == "graph" and [config for _, config, _ in launches] == [(1, 32), (2, 32)]
+    run(1, 32, (x, 3))
+    assert uncompiled.log[-1][2][1].value == 3  # afterwards launches go to the stream again
+
+
+def test_other_streams_wait(card):
+    card.driver.hand_over(None)
+    card.driver.hand_over(9)
+    card.driver.hand_over(-1)
+    assert card.log == [(1, "waits"), (9, "waits")]
+
+
+def test_errors_have_names(card):
+    with pytest.raises(RuntimeError, match="cuda: CUDA_ERROR_INVALID_VALUE"):
+        card.driver._check((api.CUresult.CUDA_ERROR_INVALID_VALUE,))
+
+
+def test_compiled_and_cached(card, monkeypatch, tmp_path):
+    """A kernel is linked once; the next process finds the cubin, under a name that the PTX, the processor make."""
+    monkeypatch.setenv("MINIGRAD_CACHE_DIR", str(tmp_path))
+    compile_ = importlib.import_module("minigrad.kernels.cuda.compile")
+    fill = next(k for k in kernel.KERNELS if k.__name__ == "_fill")
+    key = (np.dtype(np.float32),)
+    code = compile_.compile_kernel(fill, key, (9, 0))
+    (file,) = (tmp_path / "cuda").iterdir()
+    assert file.read_bytes() == code.cubin and code.cubin[:4] == b"\x7fELF"
+    monkeypatch.setattr(compile_, "link", lambda *a: pytest.fail("linked again"))
+    assert compile_.compile_kernel(fill, key, (9, 0)) == code
+    with pytest.raises(pytest.fail.Exception):
+        compile_.compile_kernel(fill, key, (8, 0))
