@@ -103,6 +103,15 @@ class Cuda:
     def ballot_sync(self, mask, predicate):
         return _wait("shuffle", (predicate, lambda me, lanes: sum([1 << i for i, value in lanes.items() if value])))
 
+    def match_any_sync(self, mask, value):
+        def equal(me, lanes):
+            return _int32(sum([1 << i for i, other in lanes.items() if other == lanes[me]]))
+
+        return _wait("shuffle", (value, equal))
+
+    def popc(self, value):
+        return bin(int(value) & 0xFFFFFFFF).count("1")
+
     def any_sync(self, mask, predicate):
         return self.ballot_sync(mask, predicate) != 0
 

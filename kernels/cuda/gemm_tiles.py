@@ -10,6 +10,7 @@ from typing import NamedTuple
 from minigrad.kernels.cuda.language import T, cuda, device_function, int32, load4, store4
 
 PROCESSORS = 132  # of an H100; fewer blocks than that leave some of them idle
+ENOUGH = 96  # blocks for which a tile is not too large
 PADDING = 4  # elements between the rows in shared memory, so that a transposed slab is written without bank conflicts
 
 
@@ -39,7 +40,7 @@ def choose(m, n, k, batch, itemsize):
         count = -(-m // tile.rows) * -(-n // tile.columns) * batch
         most = max(1, k // tile.least)
         if tile is SMALL or (
-            count * most >= PROCESSORS and 2 * m > tile.rows and 2 * n > tile.columns
+            count * most >= ENOUGH and 2 * m > tile.rows and 2 * n > tile.columns
             and not (tile is BIG and itemsize == 8)
         ):
             return tile, 1 if count >= PROCESSORS else min(most, -(-2 * PROCESSORS // count))

@@ -153,12 +153,12 @@ def launch(tile, splits, a, b, bias, out, batch, m, n, k, stride_a, stride_b, de
     if (tile, layouts) not in _PRODUCTS or lines[0] % 4 or lines[1] % 4 or not _aligned(a, b):
         layouts = "scalar", "scalar"
     share, splits = slices(k, splits, tile.depth)
-    size, biased = batch * m * n, int(bias.size > 0)
+    size, biased = batch * m * n, int(bias is not None and bias.size > 0)
     target = out if splits == 1 else memory.scratch(splits * size, out.dtype)
     steps_a, steps_b = (k, 1) if deep_a else (1, m), (k, 1) if deep_b else (1, n)
     tiles = -(-m // tile.rows)
     _PRODUCTS[tile, layouts][(tiles * splits * batch, -(-n // tile.columns)), tile.threads](
-        a, b, bias if bias.size else a, target, m, n, k, stride_a, stride_b, *steps_a, *steps_b, tiles, splits, share,
+        a, b, bias if biased else a, target, m, n, k, stride_a, stride_b, *steps_a, *steps_b, tiles, splits, share,
         batch, biased if splits == 1 else 0, int(n % 4 == 0 and _aligned(target)))
     if splits > 1:
         _add_slices[blocks(size), THREADS](target, bias if biased else a, out, size, splits, n, biased)
@@ -176,8 +176,7 @@ def matmul(a, b, out, work, transpose_a, transpose_b):
     if batch > 1 and stride_a and not stride_b and not transpose_a:  # one b for all: rows below rows
         m, batch = m * batch, 1
     tile, splits = choose(m, n, k, batch, a.dtype.itemsize)
-    launch(tile, splits, a, b, out[:0] if out.ndim == 1 else out.ravel()[:0], out, batch, m, n, k, stride_a, stride_b,
-           not transpose_a, bool(transpose_b))
+    launch(tile, splits, a, b, None, out, batch, m, n, k, stride_a, stride_b, not transpose_a, bool(transpose_b))
 
 
 def matmul_workspace(a, b, transpose_a, transpose_b, itemsize):

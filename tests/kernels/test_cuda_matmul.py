@@ -131,7 +131,8 @@ def test_nan_and_infinity_reach_exactly_their_row_and_column(rng):
 def test_large_products_get_large_tiles_and_small_ones_many_blocks():
     assert gemm_tiles.choose(4096, 4096, 4096, 1, 4) == (gemm_tiles.BIG, 1)
     assert gemm_tiles.choose(4096, 4096, 4096, 1, 8) == (gemm_tiles.MIDDLE, 1)
-    assert gemm_tiles.choose(512, 512, 8192, 1, 4)[1] > 8
+    assert gemm_tiles.choose(512, 512, 8192, 1, 4) == (gemm_tiles.BIG, 16)
+    assert gemm_tiles.choose(512, 512, 512, 1, 4) == (gemm_tiles.MIDDLE, 2)
     for m, n, k in ((60, 100, 784), (1, 1000, 4096), (512, 512, 512), (64, 64, 65536)):
         tile, splits = gemm_tiles.choose(m, n, k, 1, 4)
         assert -(-m // tile.rows) * -(-n // tile.columns) * splits >= 96, (tile, splits)

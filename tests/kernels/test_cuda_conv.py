@@ -1,0 +1,110 @@
+"""Convolution and its gradients on CUDA against the definition: strides, paddings, dilations, groups, every tile."""
+
+import numpy as np
+import pytest
+from agreement import FLOATS
+from cuda_agreement import run_fresh
+
+from minigrad.kernels import cuda, reference
+from minigrad.kernels.cuda import conv, gemm_tiles
+
+TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
+NAMES = ["conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight"]
+
+
+def problem(rng, dtype, n, c, h, w, o, kernel, numbers, out=None, bias=True):
+    """Inputs and output shape of each of the three kernels for one convolution."""
+    stride_h, stride_w, top, left, dilation_h, dilation_w, groups = numbers
+    if out is None:
+        out = ((h + 2 * top - (kernel[0] - 1) * dilation_h - 1) // stride_h + 1,
+               (w + 2 * left - (kernel[1] - 1) * dilation_w - 1) // stride_w + 1)
+    x, grad = rng.standard_normal((n, c, h, w)).astype(dtype), rng.standard_normal((n, o, *out)).astype(dtype)
+    weight = rng.standard_normal((o, c // groups, *kernel)).astype(dtype)
+    offset = rng.standard_normal(o if bias else 0).astype(dtype)
+    return {"conv2d_forward": ((x, weight, offset), grad.shape), "conv2d_grad_input": ((grad, weight), x.shape),
+            "conv2d_grad_weight": ((grad, x), weight.shape)}
+
+
+def outputs(name, inputs, shape, dtype):
+    """Arrays for the outputs: the gradient by the weight comes with the one by the bias."""
+    shapes = [shape, inputs[0].shape[1:2]] if name == "conv2d_grad_weight" else [shape]
+    return [np.empty(shape, dtype) for shape in shapes]
+
+
+def run(name, inputs, shape, numbers):
+    """The CUDA kernel's outputs."""
+    outs = outputs(name, inputs, shape, inputs[0].dtype)
+    places = range(len(inputs), len(inputs) + len(outs))
+    got = run_fresh(name, [*inputs, *outs, outs[0].reshape(-1)[:0], *numbers], set(places))
+    return [got[i] for i in places]
+
+
+def defined(name, inputs, shape, numbers, dtype=np.float64):
+    """The outputs by definition."""
+    outs = outputs(name, inputs, shape, dtype)
+    getattr(reference, name)(*(v.astype(dtype) for v in inputs), *outs, outs[0][:0], *numbers)
+    return outs
+
+
+def check(name, inputs, shape, numbers):
+    for out, exact in zip(run(name, inputs, shape, numbers), defined(name, inputs, shape, numbers), strict=True):
+        scale = np.abs(exact).max(initial=1e-30)
+        np.testing.assert_allclose(out, exact, rtol=0, atol=4 * TOLERANCE[out.dtype.type] * scale)
+
+
+CASES = {
+    "plain": ((2, 3, 6, 7, 9, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
+    "five channels, five by five": ((3, 5, 5, 5, 6, (5, 5), (1, 1, 0, 0, 1, 1, 1)), {}),
+    "less padding below than above": ((2, 2, 8, 6, 5, (3, 3), (1, 1, 1, 2, 1, 1, 1)), {"out": (6, 4)}),
+    "strided, odd edges": ((2, 6, 12, 10, 5, (3, 3), (2, 2, 1, 0, 1, 1, 1)), {"out": (5, 7)}),
+    "strides and dilations that differ": ((1, 7, 9, 8, 6, (2, 3), (2, 3, 1, 2, 3, 2, 1)), {}),
+    "more padding than kernel": ((2, 6, 3, 2, 5, (2, 2), (1, 1, 4, 5, 1, 1, 1)), {}),
+    "groups": ((2, 10, 5, 4, 14, (3, 2), (1, 2, 1, 0, 1, 1, 2)), {}),
+    "depthwise": ((2, 8, 5, 5, 8, (3, 3), (1, 1, 1, 1, 1, 1, 8)), {}),
+    "depthwise, strided": ((2, 5, 7, 9, 5, (3, 3), (2, 2, 1, 1, 1, 1, 5)), {}),
+    "two outputs per group": ((2, 8, 5, 6, 4, (3, 2), (1, 2, 1, 0, 1, 1, 2)), {}),
+    "1 x 1, strided": ((2, 5, 9, 7, 33, (1, 1), (2, 3, 0, 0, 1, 1, 1)), {}),
+    "1 x 1": ((1, 20, 3, 3, 8, (1, 1), (1, 1, 0, 0, 1, 1, 1)), {}),
+    "no images": ((0, 3, 8, 8, 6, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
+    "no output": ((2, 6, 8, 8, 6, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {"out": (0, 8)}),
+    "many channels of one image": ((1, 37, 3, 3, 40, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
+    "no bias": ((2, 3, 4, 4, 6, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {"bias": False}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", NAMES)
+def test_named_configurations(case, name, rng):
+    arguments, options = CASES[case]
+    for dtype in FLOATS if case in ("strided, odd edges", "depthwise, strided") else FLOATS[:1]:
+        check(name, *problem(rng, dtype, *arguments, **options)[name], arguments[-1])
+
+
+@pytest.mark.parametrize("splits", [1, 2])
+@pytest.mark.parametrize("tile", [gemm_tiles.BIG, gemm_tiles.MIDDLE], ids=["big", "middle"])
+@pytest.mark.parametrize("name", NAMES)
+def test_larger_tiles(name, tile, splits, rng, monkeypatch):
+    """The shapes that would choose them take minutes."""
+    monkeypatch.setattr(conv, "choose", lambda *shape: (tile, splits))
+    arguments = (2, 5, 5, 4, 6, (2, 2), (2, 1, 1, 0, 1, 1, 1))
+    check(name, *problem(rng, np.float32, *arguments)[name], arguments[-1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nan_and_infinity_reach_what_they_touch_and_nothing_else(name, rng):
+    arguments = (2, 3, 5, 5, 6, (3, 3), (1, 1, 1, 1, 1, 1, 1))
+    for value in (np.nan, np.inf):
+        inputs, shape = problem(rng, np.float32, *arguments)[name]
+        for array in inputs:
+            if array.ndim == 4 and array.shape[2] == 5:
+                array[1, 2, 4, 0] = value
+                break
+        exact = defined(name, inputs, shape, arguments[-1], np.float32)[0]
+        out = run(name, inputs, shape, arguments[-1])[0]
+        assert not np.isfinite(exact).all() and np.isfinite(exact).any()
+        np.testing.assert_array_equal(np.isfinite(out), np.isfinite(exact))
+
+
+def test_workspaces():
+    assert cuda.conv2d_forward_workspace(*[0] * 14) == cuda.conv2d_grad_input_workspace(*[0] * 13) == 0
+    assert cuda.conv2d_grad_weight_workspace(*[0] * 13) == 0
