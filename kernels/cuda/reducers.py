@@ -10,6 +10,7 @@ from minigrad.kernels.cuda.language import (
     device_function,
     divide,
     int32,
+    int64,
     kernel,
     load4,
 )
@@ -154,8 +155,8 @@ def _below(b, j, a, i):
 def finder(name, better, result, of_places=False):
     """A kernel: out = where in R the best element is. With `of_places` it looks only there where the parts found it."""
 
-    def find(x: Pointer, places: Pointer["int32"], out: result, extent: Int, rows: Int, length: Int, inner: Int,
-             chunk: Int, strips: Int):
+    def find(x: Pointer, places: Pointer["int32"], out: Pointer["int64"], extent: Int, rows: Int, length: Int,
+             inner: Int, chunk: Int, strips: Int):
         m, k, writes = place(rows, inner, strips)
         part, parts, down = int32(cuda.blockIdx.y), int32(cuda.gridDim.y), int32(cuda.blockDim.y)
         across, group = int32(cuda.blockDim.x), int32(cuda.blockDim.x * down)
@@ -190,6 +191,7 @@ def finder(name, better, result, of_places=False):
         if writes:
             out[(m * parts + part) * inner + k] = best
 
+    find.__annotations__["out"] = result
     find.__name__ = f"_{name}_of_places" if of_places else f"_{name}"
     return kernel(find, examples=(("float32",), ("int64",)))
 

@@ -1,0 +1,172 @@
+"""What the kernels of batch normalisation share: the way through a channel, its map, activations, sums of a block.
+
+A thread goes through elements of one channel of x (N, C, H, W). They are numbered through all images, element e being
+element e % plane of image e // plane; from one to the next the thread adds the block's extent along y, so that image
+and place follow by additions. With images of one pixel, the (N, C) of an MLP, neighbouring threads take neighbouring
+channels (x of the block), otherwise neighbouring pixels (y).
+"""
+
+from functools import lru_cache
+
+from minigrad.kernels.cuda.language import (
+    THREADS,
+    WARP,
+    T,
+    cuda,
+    device_function,
+    div32,
+    divide,
+    int32,
+    math,
+    reciprocal_root,
+)
+from minigrad.kernels.cuda.reduce_blocks import ALL, BUSY, plan, thread_of_block, tiles
+
+RELU, LEAKY_RELU, SIGMOID, TANH, SILU = 0, 1, 2, 3, 4  # without an activation: LEAKY_RELU of slope 1
+MOST = 65_535  # blocks along y
+
+
+@lru_cache(4096)
+def way(batch, channels, plane, share=0):
+    """Grid, block and numbers of a launch for channels of `batch` images, each of `plane` items.
+
+    An item is what a thread takes in one step. With `share`, a thread gets at most about as many, whatever it takes in
+    blocks; otherwise a channel has several blocks only if there are few channels.
+    """
+    count = batch * plane
+    p = plan(1, count, channels) if plane == 1 else plan(channels, count, 1)
+    across, down, deep = p.block
+    chunk, parts = p.chunk, p.parts
+    if share:
+        blocks = tiles(channels, across * deep)
+        chunk = down * max(1, min(share, tiles(count * blocks, BUSY * down)), tiles(count, MOST * down))
+        parts = tiles(count, chunk)
+    images, places = divmod(down, plane)
+    return (tiles(channels, across * deep), parts), p.block, (channels, plane, count, chunk, places, images * channels)
+
+
+@device_function
+def begin(channels, plane, count, chunk):
+    """The thread's channel, whether there is one, number and end of its items, the first one's place and image."""
+    column = int32(cuda.blockIdx.x * cuda.blockDim.z + cuda.threadIdx.z)
+    channel = int32(column * cuda.blockDim.x + cuda.threadIdx.x)
+    e = int32(cuda.blockIdx.y * chunk + cuda.threadIdx.y)
+    stop = int32(min((cuda.blockIdx.y + 1) * chunk, count)) if channel < channels else int32(0)
+    image = div32(e, plane)
+    c = int32(min(channel, channels - 1))
+    return c, channel < channels, e, stop, int32(e - image * plane), int32(image * channels + c)
+
+
+@device_function
+def forth(place, image, plane, channels, places, images):
+    """Place and image of the thread's next item."""
+    place, image = int32(place + places), int32(image + images)
+    if place >= plane:
+        place, image = int32(place - plane), int32(image + channels)
+    return place, image
+
+
+@device_function
+def channel_map(c, mean, variance, weight, bias, weighted, biased, eps):
+    """Of channel c: mean, 1 / deviation, and (x - mean) * scale + shift is its affine map."""
+    rstd = reciprocal_root(variance[c] + eps)
+    scale = rstd * weight[c] if weighted else rstd
+    shift = bias[c] if biased else T(0)
+    return mean[c], rstd, scale, shift
+
+
+# -- activations ---------------------------------------------------------------------------------------------------
+
+
+@device_function
+def _sigmoid(z):
+    return divide(T(1), T(1) + math.exp(-z))
+
+
+@device_function
+def activated(z, act, slope):
+    """f(z)."""
+    if act <= LEAKY_RELU:
+        low = z * slope if act == LEAKY_RELU else T(0)
+        result = low if z <= T(0) else z
+    elif act == TANH:
+        result = math.tanh(z)
+    else:
+        s = _sigmoid(z)
+        result = z * s if act == SILU else s
+    return result
+
+
+@device_function
+def derived(z, grad, act, slope):
+    """grad f'(z). Where z is NaN, ReLU lets the gradient through and leaky ReLU scales it."""
+    if act <= LEAKY_RELU:
+        low = grad * slope if act == LEAKY_RELU else T(0)
+        result = low if (z <= T(0)) | ((act == LEAKY_RELU) & (z != z)) else grad
+    elif act == TANH:
+        y = math.tanh(z)
+        result = grad * (T(1) - y * y)
+    else:
+        s = _sigmoid(z)
+        factor = T(1) + z * (T(1) - s) if act == SILU else T(1) - s
+        result = grad * s * factor
+    return result
+
+
+# -- sums of a block -----------------------------------------------------------------------------------------------
+
+
+@device_function
+def folded_pair(a, b):
+    """Two sums over the threads of a channel, in all of them. All threads of a block have to call it, once."""
+    across, group = int32(cuda.blockDim.x), int32(cuda.blockDim.x * cuda.blockDim.y)
+    first, second = cuda.shared.array(THREADS, T), cuda.shared.array(THREADS, T)
+    for step in range(5):
+        distance = WARP >> (step + 1)
+        more_a, more_b = cuda.shfl_down_sync(ALL, a, distance), cuda.shfl_down_sync(ALL, b, distance)
+        if across <= distance < group:
+            a, b = a + more_a, b + more_b
+    t = thread_of_block()
+    first[t], second[t] = a, b
+    cuda.syncthreads()
+    stride, i = int32(max(across, WARP)), int32(t - cuda.threadIdx.y * across)
+    end = int32(i + group)
+    a, b = first[i], second[i]
+    i = int32(i + stride)
+    while i < end:
+        a, b = a + first[i], b + second[i]
+        i = int32(i + stride)
+    return a, b
+
+
+@device_function
+def merged(n, s, q, other_n, other_s, other_q):
+    """Number, sum and squared deviations of two sets together (Chan, Golub and LeVeque 1983); empty ones do no harm."""
+    together = n + other_n
+    distance = divide(other_s, max(other_n, T(1))) - divide(s, max(n, T(1)))
+    return together, s + other_s, q + other_q + distance * distance * divide(n * other_n, max(together, T(1)))
+
+
+@device_function
+def folded_moments(n, s, q):
+    """Number, sum and squared deviations of a channel from those of its threads, right in the threads of y = 0."""
+    across, group = int32(cuda.blockDim.x), int32(cuda.blockDim.x * cuda.blockDim.y)
+    for step in range(5):
+        distance = WARP >> (step + 1)
+        more_n = cuda.shfl_down_sync(ALL, n, distance)
+        more_s, more_q = cuda.shfl_down_sync(ALL, s, distance), cuda.shfl_down_sync(ALL, q, distance)
+        if across <= distance < group:
+            n, s, q = merged(n, s, q, more_n, more_s, more_q)
+    stride = int32(max(across, WARP))
+    if group > stride:
+        numbers, sums = cuda.shared.array(THREADS, T), cuda.shared.array(THREADS, T)
+        squares = cuda.shared.array(THREADS, T)
+        t = thread_of_block()
+        numbers[t], sums[t], squares[t] = n, s, q
+        cuda.syncthreads()
+        if cuda.threadIdx.y == 0:
+            i = int32(t + stride)
+            while i < t + group:
+                n, s, q = merged(n, s, q, numbers[i], sums[i], squares[i])
+                i = int32(i + stride)
+    return n, s, q
