@@ -7,7 +7,7 @@ again in the backward pass, from x alone.
 """
 
 from minigrad.kernels.cuda import batch_norm_pool as pooled
-from minigrad.kernels.cuda.batch_norm_parts import way
+from minigrad.kernels.cuda.batch_norm_parts import KIND_OF, way
 from minigrad.kernels.cuda.batch_norm_plain import backward, finish_statistics, forward, running, statistics
 from minigrad.kernels.cuda.language import WARP, blocks
 from minigrad.kernels.cuda.memory import scratch
@@ -51,11 +51,11 @@ def batch_norm_forward(x, mean, variance, weight, bias, out, eps, act, slope, po
     numbers = weight.size, bias.size, eps, act, slope
     if pool:
         grid, block, walk = way(batch, channels, (height // 2) * (width // 2), share=SHARE)
-        pooled.forward[grid, block](x, mean, variance, weight, bias, out, *numbers, *walk, height, width)
+        pooled.forward[KIND_OF[act]][grid, block](x, mean, variance, weight, bias, out, *numbers, *walk, height, width)
     else:
         four, plane = _items(height * width, x, out)
         grid, block, walk = way(batch, channels, plane, share=SHARE)
-        forward[four][grid, block](x, mean, variance, weight, bias, out, *numbers, *walk)
+        forward[KIND_OF[act]][four][grid, block](x, mean, variance, weight, bias, out, *numbers, *walk)
 
 
 def batch_norm_backward(x, mean, variance, weight, bias, grad, grad_x, grad_weight, grad_bias, eps, act, slope, pool):
@@ -64,10 +64,10 @@ def batch_norm_backward(x, mean, variance, weight, bias, grad, grad_x, grad_weig
     if not channels:
         return
     if pool:
-        kernels, plane, shape = pooled.backward, -(-height // 2) * -(-width // 2), (height, width)
+        kernels, plane, shape = pooled.backward[KIND_OF[act]], -(-height // 2) * -(-width // 2), (height, width)
     else:
         four, plane = _items(height * width, x, grad, grad_x)
-        kernels, shape = backward[four], ()
+        kernels, shape = backward[KIND_OF[act]][four], ()
     grid, block, walk = way(batch if plane else 0, channels, max(plane, 1))
     arrays = x, mean, variance, weight, bias, grad
     numbers = batch * height * width, weight.size, bias.size, eps, act, slope

@@ -77,40 +77,49 @@ def channel_map(c, mean, variance, weight, bias, weighted, biased, eps):
 
 # -- activations ---------------------------------------------------------------------------------------------------
 
-
-@device_function
-def _sigmoid(z):
-    return divide(T(1), T(1) + math.exp(-z))
-
-
-@device_function
-def activated(z, act, slope):
-    """f(z)."""
-    if act <= LEAKY_RELU:
-        low = z * slope if act == LEAKY_RELU else T(0)
-        result = low if z <= T(0) else z
-    elif act == TANH:
-        result = math.tanh(z)
-    else:
-        s = _sigmoid(z)
-        result = z * s if act == SILU else s
-    return result
+KINDS = ("rectified", "logistic", "tanh")
+KIND_OF = (0, 0, 1, 2, 1)  # of activation
+"""Each kind has kernels of its own: if they branch for it, the compiler makes calls of the ends of loops for sm_80."""
 
 
 @device_function
-def derived(z, grad, act, slope):
-    """grad f'(z). Where z is NaN, ReLU lets the gradient through and leaky ReLU scales it."""
-    if act <= LEAKY_RELU:
-        low = grad * slope if act == LEAKY_RELU else T(0)
-        result = low if (z <= T(0)) | ((act == LEAKY_RELU) & (z != z)) else grad
-    elif act == TANH:
-        y = math.tanh(z)
-        result = grad * (T(1) - y * y)
-    else:
-        s = _sigmoid(z)
-        factor = T(1) + z * (T(1) - s) if act == SILU else T(1) - s
-        result = grad * s * factor
-    return result
+def _rectified(z, act, slope):
+    low = z * slope if act == LEAKY_RELU else T(0)
+    return low if z <= T(0) else z
+
+
+@device_function
+def _rectified_grad(z, grad, act, slope):
+    """Where z is NaN, ReLU lets the gradient through and leaky ReLU scales it."""
+    low = grad * slope if act == LEAKY_RELU else T(0)
+    return low if (z <= T(0)) | ((act == LEAKY_RELU) & (z != z)) else grad
+
+
+@device_function
+def _logistic(z, act, slope):
+    s = divide(T(1), T(1) + math.exp(-z))
+    return z * s if act == SILU else s
+
+
+@device_function
+def _logistic_grad(z, grad, act, slope):
+    s = divide(T(1), T(1) + math.exp(-z))
+    return grad * s * (T(1) + z * (T(1) - s) if act == SILU else T(1) - s)
+
+
+@device_function
+def _tanh(z, act, slope):
+    return math.tanh(z)
+
+
+@device_function
+def _tanh_grad(z, grad, act, slope):
+    y = math.tanh(z)
+    return grad * (T(1) - y * y)
+
+
+ACTIVATIONS = ((_rectified, _rectified_grad), (_logistic, _logistic_grad), (_tanh, _tanh_grad))
+"""Of each kind: f(z, act, slope), and grad f'(z) as a function (z, grad, act, slope)."""
 
 
 # -- sums of a block -----------------------------------------------------------------------------------------------
@@ -151,22 +160,14 @@ def merged(n, s, q, other_n, other_s, other_q):
 def folded_moments(n, s, q):
     """Number, sum and squared deviations of a channel from those of its threads, right in the threads of y = 0."""
     across, group = int32(cuda.blockDim.x), int32(cuda.blockDim.x * cuda.blockDim.y)
-    for step in range(5):
-        distance = WARP >> (step + 1)
-        more_n = cuda.shfl_down_sync(ALL, n, distance)
-        more_s, more_q = cuda.shfl_down_sync(ALL, s, distance), cuda.shfl_down_sync(ALL, q, distance)
-        if across <= distance < group:
-            n, s, q = merged(n, s, q, more_n, more_s, more_q)
-    stride = int32(max(across, WARP))
-    if group > stride:
-        numbers, sums = cuda.shared.array(THREADS, T), cuda.shared.array(THREADS, T)
-        squares = cuda.shared.array(THREADS, T)
-        t = thread_of_block()
-        numbers[t], sums[t], squares[t] = n, s, q
+    numbers, sums, squares = cuda.shared.array(THREADS, T), cuda.shared.array(THREADS, T), cuda.shared.array(THREADS, T)
+    t, distance = thread_of_block(), int32(group >> 1)
+    numbers[t], sums[t], squares[t] = n, s, q
+    while distance >= across:
         cuda.syncthreads()
-        if cuda.threadIdx.y == 0:
-            i = int32(t + stride)
-            while i < t + group:
-                n, s, q = merged(n, s, q, numbers[i], sums[i], squares[i])
-                i = int32(i + stride)
+        if t & (group - 1) < distance:
+            other = int32(t + distance)
+            n, s, q = merged(n, s, q, numbers[other], sums[other], squares[other])
+            numbers[t], sums[t], squares[t] = n, s, q
+        distance = int32(distance >> 1)
     return n, s, q

@@ -4,10 +4,10 @@ Each exists for any x and, in `_by_four`, for images that 128-bit loads of four 
 """
 
 from minigrad.kernels.cuda.batch_norm_parts import (
-    activated,
+    ACTIVATIONS,
+    KINDS,
     begin,
     channel_map,
-    derived,
     folded_moments,
     folded_pair,
     forth,
@@ -41,7 +41,7 @@ def _eight(a, b, c, d, e, f, g, h):
 
 
 @device_function
-def _four(a, b, c, d):
+def _quad(a, b, c, d):
     total = (a + b) + (c + d)
     m = total * T(0.25)
     return total, ((a - m) * (a - m) + (b - m) * (b - m)) + ((c - m) * (c - m) + (d - m) * (d - m))
@@ -78,7 +78,7 @@ def _statistics(by_four):
         while e < stop:
             if by_four:
                 first = load4(x, int32(4 * (image * plane + place)))
-                total, squares = _four(first[0], first[1], first[2], first[3])
+                total, squares = _quad(first[0], first[1], first[2], first[3])
                 n, s, q = merged(n, s, q, T(4), total, squares)
             else:
                 n, s, q = merged(n, s, q, T(1), x[int32(image * plane + place)], T(0))
@@ -111,13 +111,12 @@ def _batch_norm_finish_statistics(moments: Pointer, mean: Pointer, variance: Poi
         _store_statistics(c, n, s, q, mean, variance)
 
 
-@device_function
-def _output(x, middle, scale, shift, act, slope):
-    return activated((x - middle) * scale + shift, act, slope)
-
-
-def _forward(by_four):
+def _forward(activated, by_four):
     """The kernel: out = f((x - mean) * scale + shift)."""
+
+    @device_function
+    def output(x, middle, scale, shift, act, slope):
+        return activated((x - middle) * scale + shift, act, slope)
 
     def forward(x: Pointer, mean: Pointer, variance: Pointer, weight: Pointer, bias: Pointer, out: Pointer,
                 weighted: Int, biased: Int, eps: Float, act: Int, slope: Float, channels: Int, plane: Int, count: Int,
@@ -128,26 +127,24 @@ def _forward(by_four):
             if by_four:
                 at = int32(4 * (image * plane + place))
                 a, b, d, f = load4(x, at)
-                store4(out, at, _output(a, middle, scale, shift, act, slope),
-                       _output(b, middle, scale, shift, act, slope), _output(d, middle, scale, shift, act, slope),
-                       _output(f, middle, scale, shift, act, slope))
+                store4(out, at, output(a, middle, scale, shift, act, slope),
+                       output(b, middle, scale, shift, act, slope), output(d, middle, scale, shift, act, slope),
+                       output(f, middle, scale, shift, act, slope))
             else:
                 at = int32(image * plane + place)
-                out[at] = _output(x[at], middle, scale, shift, act, slope)
+                out[at] = output(x[at], middle, scale, shift, act, slope)
             place, image = forth(place, image, plane, channels, places, images)
             e = int32(e + cuda.blockDim.y)
 
     return forward
 
 
-@device_function
-def _inner(x, grad, middle, scale, shift, act, slope):
-    """The gradient behind the affine map."""
-    return derived((x - middle) * scale + shift, grad, act, slope)
-
-
-def _sums(by_four):
+def _sums(derived, by_four):
     """A device function: Σ d and Σ d (x - mean) of a thread's items, d being the gradient behind the affine map."""
+
+    @device_function
+    def inner(x, grad, middle, scale, shift, act, slope):
+        return derived((x - middle) * scale + shift, grad, act, slope)
 
     @device_function
     def sums(x, grad, middle, scale, shift, act, slope, e, stop, place, image, channels, plane, places, images):
@@ -156,16 +153,16 @@ def _sums(by_four):
             if by_four:
                 at = int32(4 * (image * plane + place))
                 v, g = load4(x, at), load4(grad, at)
-                a = _inner(v[0], g[0], middle, scale, shift, act, slope)
-                b = _inner(v[1], g[1], middle, scale, shift, act, slope)
-                c = _inner(v[2], g[2], middle, scale, shift, act, slope)
-                d = _inner(v[3], g[3], middle, scale, shift, act, slope)
+                a = inner(v[0], g[0], middle, scale, shift, act, slope)
+                b = inner(v[1], g[1], middle, scale, shift, act, slope)
+                c = inner(v[2], g[2], middle, scale, shift, act, slope)
+                d = inner(v[3], g[3], middle, scale, shift, act, slope)
                 total += (a + b) + (c + d)
                 product += (a * (v[0] - middle) + b * (v[1] - middle)) + (c * (v[2] - middle) + d * (v[3] - middle))
             else:
                 at = int32(image * plane + place)
                 v1 = x[at]
-                d1 = _inner(v1, grad[at], middle, scale, shift, act, slope)
+                d1 = inner(v1, grad[at], middle, scale, shift, act, slope)
                 total += d1
                 product += d1 * (v1 - middle)
             place, image = forth(place, image, plane, channels, places, images)
@@ -175,15 +172,14 @@ def _sums(by_four):
     return sums
 
 
-@device_function
-def _down(x, grad, middle, scale, shift, act, slope, offset, factor):
-    """The gradient of x: what goes through the affine map, less what mean and deviation take."""
-    d = derived((x - middle) * scale + shift, grad, act, slope)
-    return scale * ((d - offset) - (x - middle) * factor)
-
-
-def _rest(by_four):
+def _rest(derived, by_four):
     """A device function: grad_x of a thread's items."""
+
+    @device_function
+    def down(x, grad, middle, scale, shift, act, slope, offset, factor):
+        """What goes through the affine map, less what mean and deviation take."""
+        d = derived((x - middle) * scale + shift, grad, act, slope)
+        return scale * ((d - offset) - (x - middle) * factor)
 
     @device_function
     def rest(x, grad, out, middle, scale, shift, act, slope, offset, factor, e, stop, place, image, channels, plane,
@@ -192,13 +188,13 @@ def _rest(by_four):
             if by_four:
                 at = int32(4 * (image * plane + place))
                 v, g = load4(x, at), load4(grad, at)
-                store4(out, at, _down(v[0], g[0], middle, scale, shift, act, slope, offset, factor),
-                       _down(v[1], g[1], middle, scale, shift, act, slope, offset, factor),
-                       _down(v[2], g[2], middle, scale, shift, act, slope, offset, factor),
-                       _down(v[3], g[3], middle, scale, shift, act, slope, offset, factor))
+                store4(out, at, down(v[0], g[0], middle, scale, shift, act, slope, offset, factor),
+                       down(v[1], g[1], middle, scale, shift, act, slope, offset, factor),
+                       down(v[2], g[2], middle, scale, shift, act, slope, offset, factor),
+                       down(v[3], g[3], middle, scale, shift, act, slope, offset, factor))
             else:
                 at = int32(image * plane + place)
-                out[at] = _down(x[at], grad[at], middle, scale, shift, act, slope, offset, factor)
+                out[at] = down(x[at], grad[at], middle, scale, shift, act, slope, offset, factor)
             place, image = forth(place, image, plane, channels, places, images)
             e = int32(e + cuda.blockDim.y)
 
@@ -232,9 +228,9 @@ def sum_of_parts(c, parts, many):
     return total, product
 
 
-def _backward(by_four):
+def _backward(derived, by_four):
     """Two kernels: all of it, or what is left when the sums of parts are there; the sums of parts of channels."""
-    sums, rest = _sums(by_four), _rest(by_four)
+    sums, rest = _sums(derived, by_four), _rest(derived, by_four)
 
     def backward(x: Pointer, mean: Pointer, variance: Pointer, weight: Pointer, bias: Pointer, grad: Pointer,
                  grad_x: Pointer, grad_weight: Pointer, grad_bias: Pointer, parts: Pointer, many: Int, size: Int,
@@ -267,21 +263,19 @@ def _backward(by_four):
 
 
 def _named(function, name, by_four, promises=QUADS):
-    function.__name__ = f"_{name}_by_four" if by_four else f"_{name}"
+    function.__name__ = f"_batch_norm_{name}_by_four" if by_four else f"_batch_norm_{name}"
     return kernel(function, promises=promises if by_four else ())
 
 
-def _both(factory, name, promises=QUADS):
-    """The kernel of any x, and the one that loads four elements at once."""
-    return tuple([_named(factory(by_four), name, by_four, promises) for by_four in (False, True)])
-
-
-statistics = _both(_statistics, "batch_norm_statistics", ("LDG.E.128",))
-forward = _both(_forward, "batch_norm_forward")
-backward = tuple([
-    (_named(function, "batch_norm_backward", by_four), _named(part, "batch_norm_backward_part", by_four, QUADS[:1]))
-    for by_four in (False, True) for function, part in [_backward(by_four)]
-])  # fmt: skip
+statistics = [_named(_statistics(four), "statistics", four, QUADS[:1]) for four in (False, True)]
+forward, backward = [], []  # of each kind of activation, the kernels of any x and those that load four elements at once
+for _kind, (_activated, _derived) in zip(KINDS, ACTIVATIONS, strict=True):
+    forward.append([_named(_forward(_activated, four), f"forward_{_kind}", four) for four in (False, True)])
+    backward.append([])
+    for _four in (False, True):
+        _whole, _part = _backward(_derived, _four)
+        backward[-1].append((_named(_whole, f"backward_{_kind}", _four),
+                             _named(_part, f"backward_{_kind}_part", _four, QUADS[:1])))
 
 
 @kernel
