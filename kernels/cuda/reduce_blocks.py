@@ -67,12 +67,12 @@ def plan(rows, length, inner, threads=THREADS, split=True):
 
 @device_function
 def place(rows, inner, strips):
-    """Where the thread works: its m and k, pulled inside the array, and whether the result is its to write."""
+    """Where the thread works: its m and k, pulled inside the array, and whether they were inside."""
     bundle = div32(cuda.blockIdx.x, strips)
     strip = int32(cuda.blockIdx.x - bundle * strips)
     m = int32(bundle * cuda.blockDim.z + cuda.threadIdx.z)
     k = int32(strip * cuda.blockDim.x + cuda.threadIdx.x)
-    return int32(min(m, rows - 1)), int32(min(k, inner - 1)), (m < rows) & (k < inner) & (cuda.threadIdx.y == 0)
+    return int32(min(m, rows - 1)), int32(min(k, inner - 1)), (m < rows) & (k < inner)
 
 
 @device_function
@@ -111,6 +111,35 @@ def folded(combine, word=unchanged, threads=THREADS):
                 while i < t + group:
                     value = combine(value, shared[i])
                     i = int32(i + stride)
+        return value
+
+    return fold
+
+
+def spread(combine):
+    """The same, right in all threads, however often it is called. It takes the element type as it is."""
+
+    @device_function
+    def fold(value):
+        across, group = int32(cuda.blockDim.x), int32(cuda.blockDim.x * cuda.blockDim.y)
+        for step in range(5):
+            other = cuda.shfl_xor_sync(ALL, value, WARP >> (step + 1))
+            if across <= WARP >> (step + 1) < group:
+                value = combine(value, other)
+        stride = int32(max(across, WARP))
+        if group > stride:
+            shared = cuda.shared.array(THREADS, T)
+            t = thread_of_block()
+            cuda.syncthreads()  # the call before may still be read
+            shared[t] = value
+            cuda.syncthreads()
+            i = int32(t & (stride - 1) | t & ~(group - 1))  # the group's first value of this column, then the others
+            end = int32(i + group)
+            value = shared[i]
+            i = int32(i + stride)
+            while i < end:
+                value = combine(value, shared[i])
+                i = int32(i + stride)
         return value
 
     return fold

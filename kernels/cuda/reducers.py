@@ -86,7 +86,7 @@ def reducer(name, start, element, combine, finish, word=unchanged, centred=False
 
     def reduce(x: Pointer, centre: Pointer, out: Pointer, rows: Int, length: Int, inner: Int, chunk: Int, strips: Int,
                divisor: Int):
-        m, k, writes = place(rows, inner, strips)
+        m, k, there = place(rows, inner, strips)
         part, parts, down = int32(cuda.blockIdx.y), int32(cuda.gridDim.y), int32(cuda.blockDim.y)
         stop = int32(min((part + 1) * chunk, length))
         r = int32(part * chunk + cuda.threadIdx.y)
@@ -118,7 +118,7 @@ def reducer(name, start, element, combine, finish, word=unchanged, centred=False
                 a = combine(a, element(x[at], middle))
                 r, at = int32(r + down), int32(at + step)
         total = fold(combine(combine(a, b), combine(c, d)))
-        if writes:
+        if there & (cuda.threadIdx.y == 0):
             out[(m * parts + part) * inner + k] = finish(total, divisor)
 
     reduce.__name__ = f"_{name}_by_four" if by_four else f"_{name}"
@@ -157,7 +157,7 @@ def finder(name, better, result, of_places=False):
 
     def find(x: Pointer, places: Pointer["int32"], out: Pointer["int64"], extent: Int, rows: Int, length: Int,
              inner: Int, chunk: Int, strips: Int):
-        m, k, writes = place(rows, inner, strips)
+        m, k, there = place(rows, inner, strips)
         part, parts, down = int32(cuda.blockIdx.y), int32(cuda.gridDim.y), int32(cuda.blockDim.y)
         across, group = int32(cuda.blockDim.x), int32(cuda.blockDim.x * down)
         stop = int32(min((part + 1) * chunk, length))
@@ -188,7 +188,7 @@ def finder(name, better, result, of_places=False):
                     if better(values[i], indices[i], value, best):
                         value, best = values[i], indices[i]
                     i = int32(i + stride)
-        if writes:
+        if there & (cuda.threadIdx.y == 0):
             out[(m * parts + part) * inner + k] = best
 
     find.__annotations__["out"] = result
