@@ -59,7 +59,7 @@ def plan(rows, length, inner, threads=THREADS, split=True):
     deep = min(max(min(power(rows), threads // group), WARP // group), DEPTH)
     strips = tiles(inner, across)
     outputs = tiles(rows, deep) * strips
-    parts = max(1, min(tiles(BUSY, outputs), length // (FEWEST * down))) if split and 2 * outputs <= BUSY else 1
+    parts = max(1, min(tiles(BUSY, max(outputs, 1)), length // (FEWEST * down))) if split and 2 * outputs <= BUSY else 1
     chunk = tiles(tiles(length, parts), down) * down
     parts = max(1, tiles(length, chunk)) if chunk else 1
     return Plan((outputs, parts), (across, down, deep), chunk, parts, strips)

@@ -14,7 +14,7 @@ _largest, _sum = spread(larger), spread(added)
 
 
 @device_function
-def _finite(top):
+def finite(top):
     """What is subtracted before exp: the maximum, or 0 if that is infinite or NaN (the sum says so by itself)."""
     return top if (top < T(math.inf)) & (top > T(-math.inf)) else T(0)
 
@@ -23,7 +23,7 @@ def _finite(top):
 def _taken_along(top, total, x, share):
     """Maximum and sum of exponentials, those of `share` elements at most x joined to them."""
     new = larger(top, x)
-    shift = _finite(new)
+    shift = finite(new)
     return new, total * math.exp(top - shift) + share * math.exp(x - shift)
 
 
@@ -44,7 +44,7 @@ def _strict_inverse(top, total):
 
 @device_function
 def _logsumexp(x, top, last):
-    return _finite(top) + last
+    return finite(top) + last
 
 
 @device_function
@@ -70,7 +70,7 @@ def _held(name, finish, result, count, reduced):
             v[j] = x[int32(at + j * step)] if y + j * down < length else T(-math.inf)
             top = larger(top, v[j])
         top = _largest(top)
-        shift = _finite(top)
+        shift = finite(top)
         for j in range(count):
             total += math.exp(v[j] - shift)
         last = finish(top, _sum(total))
@@ -87,7 +87,7 @@ def _held(name, finish, result, count, reduced):
 
 
 @device_function
-def _of_elements(x, m, k, first, stop, length, inner):
+def of_elements(x, m, k, first, stop, length, inner):
     """Maximum and sum of the thread's elements from `first` on."""
     top, total, r = T(-math.inf), T(0), int32(first)
     while r < stop:
@@ -102,9 +102,9 @@ def _softmax_part(x: Pointer, parts: Pointer, rows: Int, length: Int, inner: Int
     m, k, there = place(rows, inner, strips)
     part = int32(cuda.blockIdx.y)
     stop = int32(min((part + 1) * chunk, length))
-    top, total = _of_elements(x, m, k, part * chunk + cuda.threadIdx.y, stop, length, inner)
+    top, total = of_elements(x, m, k, part * chunk + cuda.threadIdx.y, stop, length, inner)
     most = _largest(top)
-    total = _sum(total * math.exp(top - _finite(most)))
+    total = _sum(total * math.exp(top - finite(most)))
     if there & (cuda.threadIdx.y == 0):
         at = int32(2 * ((m * cuda.gridDim.y + part) * inner + k))
         parts[at], parts[at + 1] = most, total
@@ -124,9 +124,9 @@ def _long(name, finish, result, reduced):
                 top, total = _taken_along(top, total, parts[at], parts[at + 1])
                 part = int32(part + down)
         else:
-            top, total = _of_elements(x, m, k, y, length, length, inner)
+            top, total = of_elements(x, m, k, y, length, length, inner)
         most = _largest(top)
-        last = finish(most, _sum(total * math.exp(top - _finite(most))))
+        last = finish(most, _sum(total * math.exp(top - finite(most))))
         if reduced:
             if there & (y == 0):
                 out[m * inner + k] = result(T(0), most, last)
