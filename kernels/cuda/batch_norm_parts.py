@@ -10,7 +10,6 @@ from functools import lru_cache
 
 from minigrad.kernels.cuda.language import (
     THREADS,
-    WARP,
     T,
     cuda,
     device_function,
@@ -20,7 +19,7 @@ from minigrad.kernels.cuda.language import (
     math,
     reciprocal_root,
 )
-from minigrad.kernels.cuda.reduce_blocks import ALL, BUSY, plan, thread_of_block, tiles
+from minigrad.kernels.cuda.reduce_blocks import BUSY, plan, thread_of_block, tiles
 
 RELU, LEAKY_RELU, SIGMOID, TANH, SILU = 0, 1, 2, 3, 4  # without an activation: LEAKY_RELU of slope 1
 MOST = 65_535  # blocks along y
@@ -123,29 +122,6 @@ ACTIVATIONS = ((_rectified, _rectified_grad), (_logistic, _logistic_grad), (_tan
 
 
 # -- sums of a block -----------------------------------------------------------------------------------------------
-
-
-@device_function
-def folded_pair(a, b):
-    """Two sums over the threads of a channel, in all of them. All threads of a block have to call it, once."""
-    across, group = int32(cuda.blockDim.x), int32(cuda.blockDim.x * cuda.blockDim.y)
-    first, second = cuda.shared.array(THREADS, T), cuda.shared.array(THREADS, T)
-    for step in range(5):
-        distance = WARP >> (step + 1)
-        more_a, more_b = cuda.shfl_down_sync(ALL, a, distance), cuda.shfl_down_sync(ALL, b, distance)
-        if across <= distance < group:
-            a, b = a + more_a, b + more_b
-    t = thread_of_block()
-    first[t], second[t] = a, b
-    cuda.syncthreads()
-    stride, i = int32(max(across, WARP)), int32(t - cuda.threadIdx.y * across)
-    end = int32(i + group)
-    a, b = first[i], second[i]
-    i = int32(i + stride)
-    while i < end:
-        a, b = a + first[i], b + second[i]
-        i = int32(i + stride)
-    return a, b
 
 
 @device_function

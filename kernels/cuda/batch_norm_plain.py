@@ -9,7 +9,6 @@ from minigrad.kernels.cuda.batch_norm_parts import (
     begin,
     channel_map,
     folded_moments,
-    folded_pair,
     forth,
     merged,
 )
@@ -27,6 +26,7 @@ from minigrad.kernels.cuda.language import (
     load4,
     store4,
 )
+from minigrad.kernels.cuda.reduce_blocks import folded_pair
 
 QUADS = ("LDG.E.128", "STG.E.128")
 

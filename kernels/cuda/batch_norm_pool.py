@@ -5,9 +5,10 @@ rows and columns that no window covers, where extents are odd, are items too, of
 from above.
 """
 
-from minigrad.kernels.cuda.batch_norm_parts import ACTIVATIONS, KINDS, begin, channel_map, folded_pair, forth
+from minigrad.kernels.cuda.batch_norm_parts import ACTIVATIONS, KINDS, begin, channel_map, forth
 from minigrad.kernels.cuda.batch_norm_plain import store_part, store_sums, sum_of_parts
 from minigrad.kernels.cuda.language import Float, Int, Pointer, T, cuda, device_function, div32, divide, int32, kernel
+from minigrad.kernels.cuda.reduce_blocks import folded_pair
 
 
 @device_function

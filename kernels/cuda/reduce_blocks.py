@@ -146,6 +146,29 @@ def spread(combine):
 
 
 @device_function
+def folded_pair(a, b):
+    """The sums of an output's threads, in all of them, of two things at once. All threads of a block call it, once."""
+    across, group = int32(cuda.blockDim.x), int32(cuda.blockDim.x * cuda.blockDim.y)
+    first, second = cuda.shared.array(THREADS, T), cuda.shared.array(THREADS, T)
+    for step in range(5):
+        distance = WARP >> (step + 1)
+        more_a, more_b = cuda.shfl_down_sync(ALL, a, distance), cuda.shfl_down_sync(ALL, b, distance)
+        if across <= distance < group:
+            a, b = a + more_a, b + more_b
+    t = thread_of_block()
+    first[t], second[t] = a, b
+    cuda.syncthreads()
+    stride, i = int32(max(across, WARP)), int32(t - cuda.threadIdx.y * across)
+    end = int32(i + group)
+    a, b = first[i], second[i]
+    i = int32(i + stride)
+    while i < end:
+        a, b = a + first[i], b + second[i]
+        i = int32(i + stride)
+    return a, b
+
+
+@device_function
 def added(a, b):
     """a + b."""
     return a + b
