@@ -165,6 +165,15 @@ def finder(name, better, result, of_places=False):
         best = places[(m * length + r) * inner + k] if of_places else r
         value = x[(m * extent + best) * inner + k]
         r = int32(r + down)
+        step = int32(down * inner)
+        while (not of_places) & (r + 3 * down < stop):  # four loads are under way together
+            at = int32((m * extent + r) * inner + k)
+            p, q, s, t = x[at], x[at + step], x[at + 2 * step], x[at + 3 * step]
+            value, best = (p, r) if better(p, r, value, best) else (value, best)
+            value, best = (q, int32(r + down)) if better(q, r + down, value, best) else (value, best)
+            value, best = (s, int32(r + 2 * down)) if better(s, r + 2 * down, value, best) else (value, best)
+            value, best = (t, int32(r + 3 * down)) if better(t, r + 3 * down, value, best) else (value, best)
+            r = int32(r + 4 * down)
         while r < stop:
             here = places[(m * length + r) * inner + k] if of_places else r
             new = x[(m * extent + here) * inner + k]
@@ -179,12 +188,12 @@ def finder(name, better, result, of_places=False):
         stride = int32(max(across, WARP))
         if group > stride:
             values, indices = cuda.shared.array(THREADS, T), cuda.shared.array(THREADS, int32)
-            t = thread_of_block()
-            values[t], indices[t] = value, best
+            own = thread_of_block()
+            values[own], indices[own] = value, best
             cuda.syncthreads()
             if cuda.threadIdx.y == 0:
-                i = int32(t + stride)
-                while i < t + group:
+                i = int32(own + stride)
+                while i < own + group:
                     if better(values[i], indices[i], value, best):
                         value, best = values[i], indices[i]
                     i = int32(i + stride)

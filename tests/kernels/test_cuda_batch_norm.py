@@ -58,9 +58,9 @@ def test_ties_and_special_values(special, shape, act):
     x[rng.random(shape) < 0.3] = special
     mean, one = np.zeros(shape[1], np.float32), np.ones(shape[1], np.float32)
     grad = rng.standard_normal(pooled(shape)).astype(np.float32)
-    check("batch_norm_forward", (x, mean, one, one, mean, empty(grad.shape, x.dtype), 0.0, act, 1.0, 1), {5})
+    check("batch_norm_forward", (x, mean, one, one, mean, empty(grad.shape, x.dtype), 0.0, act, 0.5, 1), {5})
     grads = empty(shape, x.dtype), empty(shape[1], x.dtype), empty(shape[1], x.dtype)
-    arguments = (x, mean, one, one, mean, grad, *grads, 0.0, act, 1.0, 1)
+    arguments = (x, mean, one, one, mean, grad, *grads, 0.0, act, 0.5, 1)
     check("batch_norm_backward", arguments, {6, 7, 8}, 32, 128)
 
 
