@@ -268,7 +268,8 @@ def _named(function, name, by_four, promises=QUADS):
 
 
 statistics = [_named(_statistics(four), "statistics", four, QUADS[:1]) for four in (False, True)]
-forward, backward = [], []  # of each kind of activation, the kernels of any x and those that load four elements at once
+forward: list = []
+backward: list = []  # of each kind of activation, the kernels of any x and those that load four elements at once
 for _kind, (_activated, _derived) in zip(KINDS, ACTIVATIONS, strict=True):
     forward.append([_named(_forward(_activated, four), f"forward_{_kind}", four) for four in (False, True)])
     backward.append([])

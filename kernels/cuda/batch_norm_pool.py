@@ -149,7 +149,8 @@ def _named(function, name):
     return kernel(function)
 
 
-forward, backward = [], []  # of each kind of activation
+forward: list = []
+backward: list = []  # of each kind of activation
 for _kind, (_activated, _derived) in zip(KINDS, ACTIVATIONS, strict=True):
     forward.append(_named(_forward(_activated), f"forward_{_kind}"))
     _whole, _part = _backward(_activated, _derived)

@@ -14,7 +14,7 @@ from minigrad.kernels.cuda.language import THREADS, WARP, T, cuda, device_functi
 ALL = 0xFFFFFFFF  # lanes of a warp operation
 DEPTH = 64  # the largest extent of a block along z
 BUSY = 1024  # blocks that fill a GPU: 8 of 256 threads on each of about 130 multiprocessors
-FEWEST = 16  # elements that each thread of a part gets at least: below that a second launch costs more than it saves
+FEWEST = 16  # elements that each thread of a part gets at least, to be worth a second launch (estimated)
 
 
 class Plan(NamedTuple):
@@ -50,13 +50,13 @@ def tiles(extent, size):
 
 
 @lru_cache(4096)
-def plan(rows, length, inner, threads=THREADS, split=True):
-    """The `Plan` for an array of (rows, length, inner), one thread's elements being `threads` apart at most."""
+def plan(rows, length, inner, split=True):
+    """The `Plan` for an array of (rows, length, inner); without `split` an output has one block."""
     across = min(power(inner), WARP)
-    down = min(power(length), threads // across)
-    across = min(power(inner), threads // down)
+    down = min(power(length), THREADS // across)
+    across = min(power(inner), THREADS // down)
     group = across * down
-    deep = min(max(min(power(rows), threads // group), WARP // group), DEPTH)
+    deep = min(max(min(power(rows), THREADS // group), WARP // group), DEPTH)
     strips = tiles(inner, across)
     outputs = tiles(rows, deep) * strips
     parts = max(1, min(tiles(BUSY, max(outputs, 1)), length // (FEWEST * down))) if split and 2 * outputs <= BUSY else 1
@@ -87,7 +87,7 @@ def unchanged(value):
     return value
 
 
-def folded(combine, word=unchanged, threads=THREADS):
+def folded(combine, word=unchanged):
     """A device function of a value of each thread: those of an output combined, right in the threads of y = 0.
 
     All threads of a block have to call it. A shuffle moves what `word` makes of a value.
@@ -102,7 +102,7 @@ def folded(combine, word=unchanged, threads=THREADS):
                 value = combine(value, other)
         stride = int32(max(across, WARP))  # of what is left to combine
         if group > stride:
-            shared = cuda.shared.array(threads, T)
+            shared = cuda.shared.array(THREADS, T)
             t = thread_of_block()
             shared[t] = value
             cuda.syncthreads()
