@@ -14,7 +14,7 @@ from minigrad.kernels.cuda.language import THREADS, WARP, T, cuda, device_functi
 ALL = 0xFFFFFFFF  # lanes of a warp operation
 DEPTH = 64  # the largest extent of a block along z
 BUSY = 1024  # blocks that fill a GPU: 8 of 256 threads on each of about 130 multiprocessors
-FEWEST = 16  # elements that each thread of a part gets at least: below that a second launch costs more than it saves
+FEWEST = 16  # elements that each thread of a part gets at least, to be worth a second launch (estimated)
 
 
 class Plan(NamedTuple):
@@ -50,16 +50,16 @@ def tiles(extent, size):
 
 
 @lru_cache(4096)
-def plan(rows, length, inner, threads=THREADS, split=True):
-    """The `Plan` for an array of (rows, length, inner), one thread's elements being `threads` apart at most."""
+def plan(rows, length, inner, split=True):
+    """The `Plan` for an array of (rows, length, inner); without `split` an output has one block."""
     across = min(power(inner), WARP)
-    down = min(power(length), threads // across)
-    across = min(power(inner), threads // down)
+    down = min(power(length), THREADS // across)
+    across = min(power(inner), THREADS // down)
     group = across * down
-    deep = min(max(min(power(rows), threads // group), WARP // group), DEPTH)
+    deep = min(max(min(power(rows), THREADS // group), WARP // group), DEPTH)
     strips = tiles(inner, across)
     outputs = tiles(rows, deep) * strips
-    parts = max(1, min(tiles(BUSY, outputs), length // (FEWEST * down))) if split and 2 * outputs <= BUSY else 1
+    parts = max(1, min(tiles(BUSY, max(outputs, 1)), length // (FEWEST * down))) if split and 2 * outputs <= BUSY else 1
     chunk = tiles(tiles(length, parts), down) * down
     parts = max(1, tiles(length, chunk)) if chunk else 1
     return Plan((outputs, parts), (across, down, deep), chunk, parts, strips)
@@ -67,12 +67,12 @@ def plan(rows, length, inner, threads=THREADS, split=True):
 
 @device_function
 def place(rows, inner, strips):
-    """Where the thread works: its m and k, pulled inside the array, and whether the result is its to write."""
+    """Where the thread works: its m and k, pulled inside the array, and whether they were inside."""
     bundle = div32(cuda.blockIdx.x, strips)
     strip = int32(cuda.blockIdx.x - bundle * strips)
     m = int32(bundle * cuda.blockDim.z + cuda.threadIdx.z)
     k = int32(strip * cuda.blockDim.x + cuda.threadIdx.x)
-    return int32(min(m, rows - 1)), int32(min(k, inner - 1)), (m < rows) & (k < inner) & (cuda.threadIdx.y == 0)
+    return int32(min(m, rows - 1)), int32(min(k, inner - 1)), (m < rows) & (k < inner)
 
 
 @device_function
@@ -87,7 +87,7 @@ def unchanged(value):
     return value
 
 
-def folded(combine, word=unchanged, threads=THREADS):
+def folded(combine, word=unchanged):
     """A device function of a value of each thread: those of an output combined, right in the threads of y = 0.
 
     All threads of a block have to call it. A shuffle moves what `word` makes of a value.
@@ -102,7 +102,7 @@ def folded(combine, word=unchanged, threads=THREADS):
                 value = combine(value, other)
         stride = int32(max(across, WARP))  # of what is left to combine
         if group > stride:
-            shared = cuda.shared.array(threads, T)
+            shared = cuda.shared.array(THREADS, T)
             t = thread_of_block()
             shared[t] = value
             cuda.syncthreads()
@@ -114,6 +114,58 @@ def folded(combine, word=unchanged, threads=THREADS):
         return value
 
     return fold
+
+
+def spread(combine):
+    """The same, right in all threads, however often it is called. It takes the element type as it is."""
+
+    @device_function
+    def fold(value):
+        across, group = int32(cuda.blockDim.x), int32(cuda.blockDim.x * cuda.blockDim.y)
+        for step in range(5):
+            other = cuda.shfl_xor_sync(ALL, value, WARP >> (step + 1))
+            if across <= WARP >> (step + 1) < group:
+                value = combine(value, other)
+        stride = int32(max(across, WARP))
+        if group > stride:
+            shared = cuda.shared.array(THREADS, T)
+            t = thread_of_block()
+            cuda.syncthreads()  # the call before may still be read
+            shared[t] = value
+            cuda.syncthreads()
+            i = int32(t & (stride - 1) | t & ~(group - 1))  # the group's first value of this column, then the others
+            end = int32(i + group)
+            value = shared[i]
+            i = int32(i + stride)
+            while i < end:
+                value = combine(value, shared[i])
+                i = int32(i + stride)
+        return value
+
+    return fold
+
+
+@device_function
+def folded_pair(a, b):
+    """The sums of an output's threads, in all of them, of two things at once. All threads of a block call it, once."""
+    across, group = int32(cuda.blockDim.x), int32(cuda.blockDim.x * cuda.blockDim.y)
+    first, second = cuda.shared.array(THREADS, T), cuda.shared.array(THREADS, T)
+    for step in range(5):
+        distance = WARP >> (step + 1)
+        more_a, more_b = cuda.shfl_down_sync(ALL, a, distance), cuda.shfl_down_sync(ALL, b, distance)
+        if across <= distance < group:
+            a, b = a + more_a, b + more_b
+    t = thread_of_block()
+    first[t], second[t] = a, b
+    cuda.syncthreads()
+    stride, i = int32(max(across, WARP)), int32(t - cuda.threadIdx.y * across)
+    end = int32(i + group)
+    a, b = first[i], second[i]
+    i = int32(i + stride)
+    while i < end:
+        a, b = a + first[i], b + second[i]
+        i = int32(i + stride)
+    return a, b
 
 
 @device_function

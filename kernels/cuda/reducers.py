@@ -10,6 +10,7 @@ from minigrad.kernels.cuda.language import (
     device_function,
     divide,
     int32,
+    int64,
     kernel,
     load4,
 )
@@ -85,7 +86,7 @@ def reducer(name, start, element, combine, finish, word=unchanged, centred=False
 
     def reduce(x: Pointer, centre: Pointer, out: Pointer, rows: Int, length: Int, inner: Int, chunk: Int, strips: Int,
                divisor: Int):
-        m, k, writes = place(rows, inner, strips)
+        m, k, there = place(rows, inner, strips)
         part, parts, down = int32(cuda.blockIdx.y), int32(cuda.gridDim.y), int32(cuda.blockDim.y)
         stop = int32(min((part + 1) * chunk, length))
         r = int32(part * chunk + cuda.threadIdx.y)
@@ -117,7 +118,7 @@ def reducer(name, start, element, combine, finish, word=unchanged, centred=False
                 a = combine(a, element(x[at], middle))
                 r, at = int32(r + down), int32(at + step)
         total = fold(combine(combine(a, b), combine(c, d)))
-        if writes:
+        if there & (cuda.threadIdx.y == 0):
             out[(m * parts + part) * inner + k] = finish(total, divisor)
 
     reduce.__name__ = f"_{name}_by_four" if by_four else f"_{name}"
@@ -154,9 +155,9 @@ def _below(b, j, a, i):
 def finder(name, better, result, of_places=False):
     """A kernel: out = where in R the best element is. With `of_places` it looks only there where the parts found it."""
 
-    def find(x: Pointer, places: Pointer["int32"], out: result, extent: Int, rows: Int, length: Int, inner: Int,
-             chunk: Int, strips: Int):
-        m, k, writes = place(rows, inner, strips)
+    def find(x: Pointer, places: Pointer["int32"], out: Pointer["int64"], extent: Int, rows: Int, length: Int,
+             inner: Int, chunk: Int, strips: Int):
+        m, k, there = place(rows, inner, strips)
         part, parts, down = int32(cuda.blockIdx.y), int32(cuda.gridDim.y), int32(cuda.blockDim.y)
         across, group = int32(cuda.blockDim.x), int32(cuda.blockDim.x * down)
         stop = int32(min((part + 1) * chunk, length))
@@ -164,6 +165,15 @@ def finder(name, better, result, of_places=False):
         best = places[(m * length + r) * inner + k] if of_places else r
         value = x[(m * extent + best) * inner + k]
         r = int32(r + down)
+        step = int32(down * inner)
+        while (not of_places) & (r + 3 * down < stop):  # four loads are under way together
+            at = int32((m * extent + r) * inner + k)
+            p, q, s, t = x[at], x[at + step], x[at + 2 * step], x[at + 3 * step]
+            value, best = (p, r) if better(p, r, value, best) else (value, best)
+            value, best = (q, int32(r + down)) if better(q, r + down, value, best) else (value, best)
+            value, best = (s, int32(r + 2 * down)) if better(s, r + 2 * down, value, best) else (value, best)
+            value, best = (t, int32(r + 3 * down)) if better(t, r + 3 * down, value, best) else (value, best)
+            r = int32(r + 4 * down)
         while r < stop:
             here = places[(m * length + r) * inner + k] if of_places else r
             new = x[(m * extent + here) * inner + k]
@@ -178,18 +188,19 @@ def finder(name, better, result, of_places=False):
         stride = int32(max(across, WARP))
         if group > stride:
             values, indices = cuda.shared.array(THREADS, T), cuda.shared.array(THREADS, int32)
-            t = thread_of_block()
-            values[t], indices[t] = value, best
+            own = thread_of_block()
+            values[own], indices[own] = value, best
             cuda.syncthreads()
             if cuda.threadIdx.y == 0:
-                i = int32(t + stride)
-                while i < t + group:
+                i = int32(own + stride)
+                while i < own + group:
                     if better(values[i], indices[i], value, best):
                         value, best = values[i], indices[i]
                     i = int32(i + stride)
-        if writes:
+        if there & (cuda.threadIdx.y == 0):
             out[(m * parts + part) * inner + k] = best
 
+    find.__annotations__["out"] = result
     find.__name__ = f"_{name}_of_places" if of_places else f"_{name}"
     return kernel(find, examples=(("float32",), ("int64",)))
 
