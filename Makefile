@@ -38,8 +38,9 @@ bench-gpu: $(VENV)/.installed-bench $(VENV)/.installed-cuda ## compare with PyTo
 parity: $(VENV)/.installed-test,examples $(VENV)/.installed-torch ## run the tests against PyTorch
 	$(BIN)/python -m pytest tests/parity $(ARGS)
 
-# Without the derivative checks, which add no kernel and no line that the others leave out.
-QUICK := -k "not gradcheck and not gradgradcheck and not reference_and_advances"
+# Without the derivative checks, which add no kernel and no line that the others leave out, and without the CUDA kernels,
+# which run as Python anyway.
+QUICK := -k "not gradcheck and not gradgradcheck and not reference_and_advances" --ignore-glob="*/test_cuda*"
 
 bounds: $(VENV)/.installed-test,examples ## run the kernels with bounds checking
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -q tests/kernels tests/test_ops.py $(QUICK) $(ARGS)
@@ -49,7 +50,8 @@ coverage: $(VENV)/.installed-test,examples ## line coverage, kernels included: a
 	NUMBA_DISABLE_JIT=1 COVERAGE_FILE=.coverage.nojit $(BIN)/python -m coverage run -m pytest -q tests/test_ops.py \
 	  tests/kernels --deselect tests/kernels/test_random.py::test_uniform_moments $(QUICK)
 	MINIGRAD_CACHE_DIR=$$(mktemp -d) COVERAGE_FILE=.coverage.jit $(BIN)/python -m coverage run -m pytest -q tests \
-	  --ignore=tests/parity --ignore=tests/test_packaging.py -k "not test_gradcheck and not float32_gradients" \
+	  --ignore=tests/parity --ignore=tests/test_packaging.py --ignore=tests/kernels/test_cuda_code.py \
+	  --ignore=tests/test_cuda_docs.py -k "not test_gradcheck and not float32_gradients" \
 	  --deselect tests/kernels/test_elementwise.py --deselect tests/kernels/test_reduction.py \
 	  --deselect tests/kernels/test_norm.py --deselect tests/kernels/test_conv.py
 	$(BIN)/python -m coverage combine .coverage.nojit .coverage.jit

@@ -27,11 +27,11 @@ def test_rows_cover_the_targets():
 
 
 def test_measures(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "rows", lambda small: some("add", "training step A"))
+    monkeypatch.setattr(rows, "rows", lambda small: some("add", "gemm"))
     file = tmp_path / "report.json"
     assert main(["--small", "--json", str(file), "--markdown", str(tmp_path / "page.md")]) == 0
     report = json.loads(file.read_text())
-    assert [row["name"] for row in report["rows"]] == [row.name for row in some("add", "training step A")]
+    assert [row["name"] for row in report["rows"]] == [row.name for row in some("add", "gemm")]
     assert all(row["seconds"]["minigrad"] > 0 for row in report["rows"])
     add = report["rows"][0]
     assert add["share of copy"] == pytest.approx(add["work"] / add["seconds"]["minigrad"] / report["copy"])

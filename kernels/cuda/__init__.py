@@ -1,38 +1,198 @@
-"""The CUDA kernels: ``numba.cuda`` Python, on a GPU or in the emulator."""
+"""The CUDA kernels: ``numba.cuda`` Python, run on a GPU or, with ``MINIGRAD_CUDA=emulate``, by the emulator."""
 
-import importlib
-
-from minigrad.kernels import reference
+# ruff: noqa: E402 - what is missing is said before anything that needs it is imported
 from minigrad.kernels.cuda import toolkit
 
 toolkit.require()
 
-# While the families are being written: what is there is exported.
-for _family in ("activation", "batch_norm", "conv", "elementwise", "index", "loss", "matmul", "norm", "optim", "pool",
-                "reduction", "rng", "softmax"):
-    try:
-        _module = importlib.import_module(f"minigrad.kernels.cuda.{_family}")
-    except ModuleNotFoundError:
-        continue
-    for _name in reference.__all__:
-        if hasattr(_module, _name):
-            globals()[_name] = getattr(_module, _name)
+from minigrad.kernels.cuda.activation import (
+    clip,
+    clip_grad,
+    gelu,
+    gelu_grad,
+    gelu_tanh,
+    gelu_tanh_grad,
+    leaky_relu,
+    leaky_relu_grad,
+    relu,
+    relu_grad,
+    sigmoid,
+    sigmoid_grad,
+    silu,
+    silu_grad,
+    softplus,
+    softplus_grad,
+    tanh,
+    tanh_grad,
+)
+from minigrad.kernels.cuda.batch_norm import (
+    batch_norm_backward,
+    batch_norm_forward,
+    batch_norm_running,
+    batch_norm_statistics,
+)
+from minigrad.kernels.cuda.conv import (
+    conv2d_forward,
+    conv2d_forward_workspace,
+    conv2d_grad_input,
+    conv2d_grad_input_workspace,
+    conv2d_grad_weight,
+    conv2d_grad_weight_workspace,
+)
+from minigrad.kernels.cuda.elementwise import (
+    abs,
+    add,
+    cast,
+    copy,
+    div,
+    eq,
+    exp,
+    fill,
+    ge,
+    gt,
+    le,
+    log,
+    logical_and,
+    logical_not,
+    logical_or,
+    lt,
+    maximum,
+    minimum,
+    mul,
+    ne,
+    neg,
+    pow,
+    pow_scalar,
+    sign,
+    sqrt,
+    sub,
+    where,
+)
+from minigrad.kernels.cuda.index import strided_copy, strided_scatter, take, take_backward
+from minigrad.kernels.cuda.loss import (
+    class_weight_of,
+    cross_entropy_backward,
+    cross_entropy_forward,
+    nll_loss_backward,
+    nll_loss_forward,
+    target_range,
+)
+from minigrad.kernels.cuda.matmul import linear_forward, linear_forward_workspace, matmul, matmul_workspace
+from minigrad.kernels.cuda.norm import layer_norm_backward, layer_norm_forward
+from minigrad.kernels.cuda.optim import adam, fused_add, scale_inplace, sgd
+from minigrad.kernels.cuda.pool import (
+    adaptive_avg_pool2d_backward,
+    adaptive_avg_pool2d_forward,
+    avg_pool2d_backward,
+    avg_pool2d_forward,
+    max_pool2d_backward,
+    max_pool2d_forward,
+    max_pool2d_gather,
+)
+from minigrad.kernels.cuda.reduction import all, any, argmax, argmin, max, mean, min, sum, sum_of_squares, variance
+from minigrad.kernels.cuda.rng import dropout_backward, dropout_forward, random_normal, random_uniform
+from minigrad.kernels.cuda.softmax import log_softmax, log_softmax_grad, logsumexp, softmax, softmax_grad
 
-
-def _fallback(name):
-    def run(*arguments):
-        from minigrad.kernels.cuda import array, memory
-
-        seen = {}
-        host = [seen.setdefault((a.address, a.shape), a.numpy()) if isinstance(a, array.DeviceArray) else a for a in arguments]
-        getattr(reference, name)(*host)
-        for a, h in zip(arguments, host, strict=True):
-            if isinstance(a, array.DeviceArray):
-                memory.from_host(a, h)
-
-    return getattr(reference, name) if name.endswith("_workspace") else run
-
-
-for _name in reference.__all__:
-    if _name not in globals():
-        globals()[_name] = _fallback(_name)
+__all__ = [
+    "abs",
+    "adam",
+    "adaptive_avg_pool2d_backward",
+    "adaptive_avg_pool2d_forward",
+    "add",
+    "all",
+    "any",
+    "argmax",
+    "argmin",
+    "avg_pool2d_backward",
+    "avg_pool2d_forward",
+    "batch_norm_backward",
+    "batch_norm_forward",
+    "batch_norm_running",
+    "batch_norm_statistics",
+    "cast",
+    "class_weight_of",
+    "clip",
+    "clip_grad",
+    "conv2d_forward",
+    "conv2d_forward_workspace",
+    "conv2d_grad_input",
+    "conv2d_grad_input_workspace",
+    "conv2d_grad_weight",
+    "conv2d_grad_weight_workspace",
+    "copy",
+    "cross_entropy_backward",
+    "cross_entropy_forward",
+    "div",
+    "dropout_backward",
+    "dropout_forward",
+    "eq",
+    "exp",
+    "fill",
+    "fused_add",
+    "ge",
+    "gelu",
+    "gelu_grad",
+    "gelu_tanh",
+    "gelu_tanh_grad",
+    "gt",
+    "layer_norm_backward",
+    "layer_norm_forward",
+    "le",
+    "leaky_relu",
+    "leaky_relu_grad",
+    "linear_forward",
+    "linear_forward_workspace",
+    "log",
+    "log_softmax",
+    "log_softmax_grad",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logsumexp",
+    "lt",
+    "matmul",
+    "matmul_workspace",
+    "max",
+    "max_pool2d_backward",
+    "max_pool2d_forward",
+    "max_pool2d_gather",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "mul",
+    "ne",
+    "neg",
+    "nll_loss_backward",
+    "nll_loss_forward",
+    "pow",
+    "pow_scalar",
+    "random_normal",
+    "random_uniform",
+    "relu",
+    "relu_grad",
+    "scale_inplace",
+    "sgd",
+    "sigmoid",
+    "sigmoid_grad",
+    "sign",
+    "silu",
+    "silu_grad",
+    "softmax",
+    "softmax_grad",
+    "softplus",
+    "softplus_grad",
+    "sqrt",
+    "strided_copy",
+    "strided_scatter",
+    "sub",
+    "sum",
+    "sum_of_squares",
+    "take",
+    "take_backward",
+    "tanh",
+    "tanh_grad",
+    "target_range",
+    "variance",
+    "where",
+]
