@@ -76,7 +76,7 @@ def sass(cubin):
 @functools.cache
 def report(kernel, example, architecture):
     """The `Report` of a kernel for plain pointers of the types `example`."""
-    ptx = ptx_of(kernel, tuple([np.dtype(name) for name in example]), architecture)
+    ptx = ptx_of(kernel, tuple([np.dtype(name) for name in example]))
     cubin, log = link(ptx, architecture, verbose=True)
 
     def figure(pattern):

@@ -3,6 +3,7 @@
 Cubins are kept on disk, under a name made of the PTX, the processor and the versions: NVVM is quick, the linker is not.
 """
 
+import functools
 import hashlib
 import os
 import re
@@ -18,6 +19,10 @@ from numba import cuda, types
 
 from minigrad.kernels.cuda import parts
 from minigrad.kernels.cuda.specialise import specialise
+
+
+NEWEST = (8, 0)
+"""PTX for this compute capability also links for newer ones; kernels use nothing that came later."""
 
 
 class Code(NamedTuple):
@@ -66,10 +71,11 @@ def _signature(kernel, key):
     return types.void(*kinds)
 
 
-def ptx_of(kernel, key, architecture):
-    """The PTX of a kernel for a compute capability, (9, 0) say."""
+@functools.cache
+def ptx_of(kernel, key, target=NEWEST):
+    """The PTX of a kernel for a compute capability."""
     function = _for_numba(kernel.function, _numba_type(kernel.element_type(key)))
-    ptx = cuda.compile_ptx(function, _signature(kernel, key), cc=architecture)[0]
+    ptx = cuda.compile_ptx(function, _signature(kernel, key), cc=target)[0]
     # Numba's name for the entry counts what was compiled before: with ours the text is the same in every process.
     return ptx.replace(re.search(r"\.entry\s+_ZN(\S+?)\(", ptx).group(1), "_minigrad_" + kernel.__name__.strip("_"))
 
@@ -84,7 +90,7 @@ def link(ptx, architecture, verbose=False):
 
 def compile_kernel(kernel, key, architecture):
     """The `Code` of a kernel for arrays of some types."""
-    ptx = ptx_of(kernel, key, architecture)
+    ptx = ptx_of(kernel, key, min(tuple(architecture), NEWEST))
     name = re.search(r"\.entry\s+(\S+?)\(", ptx).group(1)
     text = "\0".join((ptx, repr(tuple(architecture)), cuda_core_version, numba.__version__))
     digest = hashlib.sha256(text.encode()).hexdigest()[:32]
