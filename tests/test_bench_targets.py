@@ -108,6 +108,18 @@ def test_rows_below_torch_and_their_reasons():
     assert "no reason" not in reasons.reason("first training step Z, nothing cached")
 
 
+def test_what_stands_in_the_way():
+    """Only of what is missed, each text once; every text belongs to a target."""
+    missed = markdown.render(_report(_row("training step A, batch 60", minigrad=1.0, torch=1.0, numpy=1.0)))
+    section = missed.split("### What stands in the way")[1].split("##")[0]
+    assert section.count("* ") == 1 and reasons.obstacle("training step A against NumPy") in section
+    met = markdown.render(_report(_row("training step A, batch 60", minigrad=1.0, torch=9.0, numpy=9.0)))
+    assert "stands in the way" not in met
+    for pattern, text in reasons.OBSTACLES:
+        assert text and any(re.search(pattern, target.claim) for target in targets.TARGETS), pattern
+    assert reasons.obstacle("no such target") is None
+
+
 def test_the_first_reason_counts():
     table = (("^sum .*axis 2", "narrow"), ("^sum", "wide"))
     found = [reasons.reason(name, table) for name in ("sum x, axis 2", "sum x", "a sum")]
