@@ -40,11 +40,12 @@ REASONS = (
 
 OBSTACLES = (
     (r"^(training step|inference) A\b",
-     "A (two Zen 4 cores): the products of a training step are 26 MFLOP, 294 of the 390 µs that its kernels take on one "
-     "core, at 90 GFLOP/s. The second core saves less than it could, since what one core has written is slow to reach "
+     "A (two Zen 4 cores): the products of a training step are 26 MFLOP, 294 of the 390 µs that its kernels take on "
+     "one core, at 90 GFLOP/s. The second core saves less than it could, since what one core has written is slow to reach "
      "the other: 10,000 float32 take 17 µs to be touched once, 2 on the core that wrote them. Recording and the walk "
      "are 140 µs of Python on top (220 before one op computed linear layer, batch normalization and activation); "
-     "`minigrad.capture` leaves them out. A third of NumPy's time or half of JAX's would be less than the products take"),
+     "`minigrad.capture` leaves them out. A third of NumPy's time or half of JAX's would be less than the products "
+     "take"),
     (r"^training step B against",
      "B (two Zen 4 cores): its kernels take 3.6 ms: convolutions 2.2 (the gradients by the weights half of it), batch "
      "normalization and pooling 0.8, products 0.5. A twelfth of NumPy's time would be 1.5 to 2 ms, a fourth of "
@@ -55,8 +56,8 @@ OBSTACLES = (
      "4.6"),
     (r"^engine, forward", "The engine's forward: a tensor, a node and a launch of 0.14 µs are 1.7 to 2.1 µs of Python"),
     (r"^GEMM below|^every single op",
-     "Small products: 16 x 16 x 16 takes 2.6 µs from Python, 1.0 of them in the kernel; NumPy's takes 1.7. A row by fewer "
-     "columns than a vector has lanes (1 x 2048 x 10 with AVX-512: 34 µs, 3.3 with AVX2) has no kernel of its own. Of "
+     "Small products: 16 x 16 x 16 takes 2.6 µs from Python, 1.0 of them in the kernel; NumPy's takes 1.7. A row by "
+     "fewer columns than a vector has lanes (1 x 2048 x 10 with AVX-512: 34 µs, 3.3 with AVX2) has no kernel of its own. Of "
      "the convolutions, those of 14 x 14 images in groups of 8 channels and depthwise are the furthest behind; why has "
      "not been measured"),
 )
