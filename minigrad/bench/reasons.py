@@ -41,9 +41,9 @@ REASONS = (
 OBSTACLES = (
     (r"^(training step|inference) A\b",
      "A (two Zen 4 cores): the products of a training step are 26 MFLOP, 294 of the 390 µs that its kernels take on "
-     "one core, at 90 GFLOP/s. The second core saves less than it could, since what one core has written is slow to reach "
-     "the other: 10,000 float32 take 17 µs to be touched once, 2 on the core that wrote them. Recording and the walk "
-     "are 140 µs of Python on top (220 before one op computed linear layer, batch normalization and activation); "
+     "one core, at 90 GFLOP/s. The second core saves less than it could, since what one core has written is slow to "
+     "reach the other: 10,000 float32 take 17 µs to be touched once, 2 on the core that wrote them. Recording and the "
+     "walk are 140 µs of Python on top (220 before one op computed linear layer, batch normalization and activation); "
      "`minigrad.capture` leaves them out. A third of NumPy's time or half of JAX's would be less than the products "
      "take"),
     (r"^training step B against",
@@ -54,12 +54,13 @@ OBSTACLES = (
      "The engine's backward: of a chain's 5 µs per mul the two products of its gradient take 2.6 (1.3 each, in tensor "
      "ops, as they are written), finding the node's arrays, checking and handing on the rest; PyTorch's, in C++, take "
      "4.6"),
-    (r"^engine, forward", "The engine's forward: a tensor, a node and a launch of 0.14 µs are 1.7 to 2.1 µs of Python"),
+    (r"^engine, forward",
+     "The engine's forward: a tensor, a node and a launch of 0.14 µs are 1.7 to 2.1 µs of Python"),
     (r"^GEMM below|^every single op",
      "Small products: 16 x 16 x 16 takes 2.6 µs from Python, 1.0 of them in the kernel; NumPy's takes 1.7. A row by "
-     "fewer columns than a vector has lanes (1 x 2048 x 10 with AVX-512: 34 µs, 3.3 with AVX2) has no kernel of its own. Of "
-     "the convolutions, those of 14 x 14 images in groups of 8 channels and depthwise are the furthest behind; why has "
-     "not been measured"),
+     "fewer columns than a vector has lanes (1 x 2048 x 10 with AVX-512: 34 µs, 3.3 with AVX2) has no kernel of its "
+     "own. Of the convolutions, those of 14 x 14 images in groups of 8 channels and depthwise are the furthest behind; "
+     "why has not been measured"),
 )
 """The same for targets: a pattern that matches in the claims, what was tried, what stands in the way."""
 
