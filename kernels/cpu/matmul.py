@@ -44,7 +44,8 @@ LINE_VECTORS = 2  # of a row of the output that stays in registers instead: 1 x 
 LINE_COLUMNS = 2048  # of that row: they stay in the first cache
 MULTIPLYING, PACKING, TRANSPOSING = 6, 2, 4  # cycles per step of the depth: of a tile, of its operands
 TILE = TILE_ROWS * VECTOR_BYTES // 4
-VECTOR, DOTS, LINE, TILES = range(4)  # ways to compute a product
+MOST_LANES = 16  # float32 with AVX-512
+VECTOR, DOTS, LINE, NARROW, TILES = range(5)  # ways to compute a product
 NOTHING = {4: np.empty(0, np.float32), 8: np.empty(0, np.float64)}  # the bias of a product without one, by itemsize
 THREADS = numba.config.NUMBA_NUM_THREADS  # there are never more
 
@@ -85,7 +86,9 @@ def _way(sizes, steps, lanes):
         return VECTOR
     if a_depth == 1 and b_depth == 1 and min(m, n) <= DOT_MAX and n >= DOT_COLUMNS:
         return DOTS
-    return LINE if m <= LINES and b_column == 1 and n >= lanes else TILES
+    if m <= LINES and b_column == 1:
+        return LINE if n >= lanes else NARROW
+    return TILES
 
 
 def _packing(sizes, steps, lanes):
@@ -339,6 +342,27 @@ def _line_share(task, tasks, a, b, bias, out, sizes, a_depth):
                 _line(a, at + i * a_depth, a_depth, b, b_at + i * n + column, n, columns, out, line)
 
 
+@inline
+def _narrow(batch, a, b, bias, out, sizes, a_depth):
+    """One product of few rows and fewer columns than a vector has lanes: whole vectors of `b` are read, so the lanes
+    beyond a row's end compute what nobody wants. 1 x 2048 x 10 with 16 lanes: 1.9 us; packed for a tile 31."""
+    batch_a, batch_b, m, n, k = sizes
+    lanes = lanes_of(out)
+    a_at, b_at, out_at = (batch if batch_a > 1 else 0) * m * k, (batch if batch_b > 1 else 0) * n * k, batch * m * n
+    whole = max(k - (lanes - 1) // n, 0) // LINE_DEPTH * LINE_DEPTH  # rows at which a vector ends inside of b
+    sums = scratch(out[0], MOST_LANES)
+    for row in range(m):
+        at = a_at + row * (k if a_depth == 1 else 1)
+        for j in range(lanes):
+            sums[j] = bias[j] if bias.size and j < n else out.dtype.type(0)
+        _short_line(a, at, a_depth, b, b_at, n, 0, whole, sums, 0)
+        for i in range(whole, k):
+            for j in range(n):
+                sums[j] += a[at + i * a_depth] * b[b_at + i * n + j]
+        for j in range(n):
+            out[out_at + row * n + j] = sums[j]
+
+
 @parallel_kernel
 def product(a, b, bias, out, work, transpose_a, transpose_b):
     """``out = a @ b + bias``: `matmul` and `linear_forward`, compiled once: apart they took 9 s instead of 3.3.
@@ -366,6 +390,8 @@ def product(a, b, bias, out, work, transpose_a, transpose_b):
             tasks = min(tasks, work.size // each)
         parallel_for(_multiply_shares, tasks, parallel,
                      (tasks, a, b, bias, out, work, batch, sizes, steps, packed, grid))
+    elif way == NARROW:
+        parallel_for(_narrow, batch, parallel, (a, b, bias, out, sizes, a_depth))
     elif way == LINE:
         threads = min(threads, n // lanes)
         parallel_for(_line_share, batch * threads, parallel, (threads, a, b, bias, out, sizes, a_depth))
