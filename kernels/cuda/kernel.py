@@ -16,7 +16,7 @@ else:
 compile_listeners = []
 """Called as listener(event, name, signature) around every compilation, event being "start" or "end"."""
 
-KERNELS = []  # all of them, in the order of their definition: what docs/cuda-kernels.md is made of
+KERNELS = []  # the package's, in the order of their definition: what docs/cuda-kernels.md is made of
 
 
 class Kernel:
@@ -43,7 +43,8 @@ class Kernel:
         self.examples = examples or (("float32",) * len([k for _, k in self.parameters if _is_plain(k)]),)
         self._plain = [i for i, (_, kind) in enumerate(self.parameters) if _is_plain(kind)]
         self._ready = {}
-        KERNELS.append(self)
+        if function.__module__.startswith(__package__):
+            KERNELS.append(self)
 
     def __getitem__(self, shape):
         return functools.partial(self.launch, *shape)
