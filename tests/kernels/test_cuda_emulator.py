@@ -25,6 +25,7 @@ from minigrad.kernels.cuda.language import (
     uint64,
 )
 
+
 @device_function
 def _half(x):
     return x * T(0.5)
