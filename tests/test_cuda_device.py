@@ -155,8 +155,34 @@ def test_dlpack_refuses():
         dlpack.take(np.ones((2, 3)).T.__dlpack__())
     with pytest.raises(ValueError, match="float32, float64, int64 or bool"):
         dlpack.take(np.ones(3, np.float16).__dlpack__())
+    with pytest.raises(ValueError, match="float32, float64, int64 or bool, got DLPack's type 0 of 32 bits"):
+        dlpack.take(np.ones(3, np.int32).__dlpack__())
     with pytest.raises(RuntimeError, match="detach"):
         np.from_dlpack(mg.ones(2, device="cuda", requires_grad=True))
+
+
+def test_dlpack_of_a_part():
+    """Kernels choose 128-bit loads by the offset, so it has to tell where another library's array really begins."""
+    from minigrad.kernels.cuda import dlpack
+
+    values = np.arange(9, dtype=np.float32)[1:]
+    array = dlpack.take(values.__dlpack__())
+    assert array.address == values.ctypes.data and array.offset % 16 == values.ctypes.data % 16 != 0
+    y = mg.Tensor(array, mg.get_device("cuda"))
+    np.testing.assert_array_equal((y + 1).numpy(), values + 1)
+
+
+def test_foreign_memory_goes_back_when_it_is_no_longer_read(monkeypatch):
+    """The other library may use it again at once, and on a stream that knows nothing of ours."""
+    from minigrad.kernels.cuda import dlpack, memory
+
+    values, counts = np.ones(3), []
+    before = sys.getrefcount(values)
+    monkeypatch.setattr(memory, "synchronize", lambda: counts.append(sys.getrefcount(values) - before))
+    array = dlpack.take(values.__dlpack__())
+    kept = sys.getrefcount(values) - before
+    del array
+    assert counts == [kept] and kept > 0 and sys.getrefcount(values) == before
 
 
 def test_unused_capsule_is_dropped():
