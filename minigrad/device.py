@@ -86,7 +86,6 @@ class Device:
         """Overwrite an array of the device with values from the host: numbers, or an array of the same shape."""
         np.copyto(array, values)
 
-
     @staticmethod
     def to_dlpack(array, **options):
         """A DLPack capsule with the array, see `numpy.ndarray.__dlpack__`."""
@@ -187,6 +186,10 @@ cpu = Device("cpu")
 def _cuda():
     return CudaDevice()
 
+
+def devices():
+    """The devices that are in use so far."""
+    return [cpu, _cuda()] if _cuda.cache_info().currsize else [cpu]
 
 
 def get_device(device):

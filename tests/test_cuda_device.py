@@ -57,6 +57,32 @@ def test_mixing_is_refused():
         model(mg.ones(1, 2, device="cuda"))
 
 
+def test_a_step_is_captured_on_one_device():
+    """What a recorder does not listen to would be missing from every later step."""
+    x = mg.ones(3, device="cuda", requires_grad=True)
+    optimizer = mg.optim.SGD([x], lr=0.1)
+
+    def step(*inputs):
+        optimizer.zero_grad()
+        (x * x).sum().backward()
+        optimizer.step()
+
+    refused = "capture: the step computes on cuda, and what is recorded is its work on cpu.*give it an input on"
+    with pytest.raises(RuntimeError, match=refused):
+        mg.capture(step)()
+    with pytest.raises(RuntimeError, match=refused):
+        mg.capture(step)(mg.ones(1))
+    with pytest.raises(RuntimeError, match="capture: the step computes on cpu, and what is recorded .* on cuda"):
+        mg.capture(lambda x: mg.ones(3) * 2)(x.detach())
+    with pytest.raises(RuntimeError, match="capture: expected inputs on one device, got cuda and cpu"):
+        mg.capture(step)(mg.ones(1, device="cuda"), mg.ones(1))
+    captured = mg.capture(step)
+    for _ in range(3):
+        captured(mg.ones(1, device="cuda"))
+    np.testing.assert_allclose(x.numpy(), 0.8**3, rtol=1e-6)
+    assert (mg.ones(3) * 2).tolist() == [2, 2, 2]  # afterwards both compute as before
+
+
 def test_random_numbers_are_those_of_the_cpu():
     mg.manual_seed(7)
     here = mg.rand(10).numpy()
