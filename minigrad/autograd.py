@@ -302,6 +302,8 @@ def _seed(tensor, gradient, caller):
             f"{caller}: expected a gradient of shape {tensor.shape} and dtype {tensor.dtype}, "
             f"got {gradient.shape} and {gradient.dtype}"
         )
+    if gradient.device is not tensor.device:
+        raise ValueError(f"{caller}: expected a gradient on {tensor.device}, got one on {gradient.device}")
     return gradient
 
 

@@ -48,6 +48,10 @@ def test_mixing_is_refused():
     x, y = mg.ones(2, device="cuda"), mg.ones(2)
     with pytest.raises(ValueError, match="add: expected all tensors on one device, got cuda and cpu"):
         x + y
+    with pytest.raises(ValueError, match="nll_loss: expected all tensors on one device, got cuda and cpu"):
+        mg.nll_loss(mg.ones(2, 3, device="cuda"), mg.tensor([0, 1]))
+    with pytest.raises(ValueError, match="backward: expected a gradient on cpu, got one on cuda"):
+        mg.ones(2, requires_grad=True).exp().backward(x)
     with pytest.raises(ValueError, match="expected a tensor on cuda, got one on cpu"):
         x.copy_(y)
     with pytest.raises(ValueError, match="batch_norm: .*one device, got cuda and running statistics on cpu"):
