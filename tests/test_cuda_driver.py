@@ -220,6 +220,18 @@ def test_the_card_is_current_in_every_thread(uncompiled):
     assert found == [[1, 1, 1]]
 
 
+def test_scratch_memory_of_threads(card, monkeypatch):
+    """Another thread's launches may come between the two that hand something over in scratch memory."""
+    monkeypatch.setattr(memory, "_scratch", memory._Scratch())
+    monkeypatch.setattr(memory, "_outgrown", [])
+    found = [memory.scratch(4, np.float32).address]
+    assert memory.scratch(9, np.int64).address == found[0]
+    thread = threading.Thread(target=lambda: found.append(memory.scratch(4, np.float32).address))
+    thread.start()
+    thread.join()
+    assert found[0] != found[1] and card.used == 2 << 16  # kept: a recording may refer to it
+
+
 def test_other_streams_wait(card):
     card.driver.hand_over(None)
     card.driver.hand_over(9)
