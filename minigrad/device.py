@@ -170,7 +170,7 @@ class CudaDevice(Device):
 
     def memory(self, size):
         """A piece of memory of `size` bytes, and the offset in it at which an aligned buffer may begin."""
-        return self.empty((size,), np.uint8), 0
+        return self._arrays.DeviceArray((size,), np.dtype(np.uint8), self._memory.allocate(size)), 0
 
     def view(self, owner, offset, shape, dtype):
         """An array of some shape and dtype in the memory of another, from a number of bytes on."""

@@ -94,6 +94,13 @@ def test_random_numbers_are_those_of_the_cpu():
     np.testing.assert_array_equal(mg.rand(10, device="cuda").numpy(), here)
 
 
+def test_more_elements_than_kernels_count():
+    """Kernels count in int32; ctypes would cut a larger number without a word."""
+    device = mg.get_device("cuda")
+    with pytest.raises(ValueError, match=r"cuda: expected fewer than 2147475456 elements, got an array of shape \(2147"):
+        device.empty((2**31,), bool)
+
+
 def test_in_place_and_indexing():
     x = mg.tensor(np.arange(12.0).reshape(3, 4), device="cuda")
     x[1] = -1.0

@@ -8,7 +8,7 @@ import ctypes
 import numpy as np
 
 from minigrad.kernels.cuda import memory
-from minigrad.kernels.cuda.array import DeviceArray
+from minigrad.kernels.cuda.array import DeviceArray, countable
 
 CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
 TYPES = {(2, 32): "float32", (2, 64): "float64", (0, 64): "int64", (6, 8): "bool"}  # of code and bits: what is taken
@@ -102,8 +102,8 @@ def take(capsule):
         if stride != step and extent > 1:
             raise ValueError("from_dlpack: expected an array in C order; make it contiguous first")
         step *= extent
+    array = countable(DeviceArray(shape, np.dtype(name), None))
     _rename(capsule, USED)
-    array = DeviceArray(shape, np.dtype(name), None)
     # The memory begins at an address that wide instructions can use: whether an array is aligned, its offset tells.
     start = (tensor.data or 0) + tensor.byte_offset if array.size else 0
     array.offset = start % WIDEST
