@@ -20,7 +20,6 @@ from numba import cuda, types
 from minigrad.kernels.cuda import parts
 from minigrad.kernels.cuda.specialise import specialise
 
-
 NEWEST = (8, 0)
 """PTX for this compute capability also links for newer ones; kernels use nothing that came later."""
 
