@@ -87,7 +87,7 @@ def card(monkeypatch):
     card = Card()
     device = SimpleNamespace(
         set_current=lambda: card.current.add(threading.get_ident()), create_stream=lambda: Stream(card),
-        compute_capability=(9, 0), name="a card", device_id=0,
+        compute_capability=(9, 0), name="a card", device_id=0, sync=lambda: card.log.append("all"),
         memory_resource=SimpleNamespace(allocate=card.allocate, handle=5),
     )
 
@@ -236,7 +236,8 @@ def test_other_streams_wait(card):
     card.driver.hand_over(None)
     card.driver.hand_over(9)
     card.driver.hand_over(-1)
-    assert card.log == [(1, "waits"), (9, "waits")]
+    card.driver.wait_for_all()
+    assert card.log == [(1, "waits"), (9, "waits"), "all"]
 
 
 def test_errors_have_names(card):

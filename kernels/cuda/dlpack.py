@@ -41,14 +41,17 @@ _exported = {}  # address of a structure to what has to live as long as it does
 
 @_Deleter
 def _forget(address):
-    _exported.pop(address, None)
+    """Whoever took the tensor is done with it; what it has launched may still read the memory."""
+    kept = _exported.pop(address, None)
+    if kept is not None:
+        memory.backend.wait_for_all()
 
 
 @_Destructor
 def _destroy(capsule):
     """A capsule goes: whoever took the tensor has renamed it, otherwise nobody wants it any more."""
     if _is_valid(capsule, NAME):
-        _forget(_pointer_at(capsule, NAME))
+        _exported.pop(_pointer_at(capsule, NAME), None)
 
 
 def export(array, stream=None):

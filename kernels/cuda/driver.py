@@ -24,8 +24,8 @@ class _Here(threading.local):
     """What every Python thread has for itself; CUDA keeps for each of them which GPU is the current one."""
 
     def __init__(self):
-        Device(device.device_id).set_current()
-        self.stream = stream
+        self.device, self.stream = Device(device.device_id), stream
+        self.device.set_current()
         self.queue = [stream]  # where launches go: the stream, or the graph that is being recorded
 
 
@@ -146,6 +146,11 @@ def stream_number():
 def synchronize():
     """Wait until everything launched is done."""
     stream.sync()
+
+
+def wait_for_all():
+    """Wait until everything launched is done, by other libraries too: they share the device's primary context."""
+    _here.device.sync()
 
 
 def recorded(run):

@@ -47,6 +47,7 @@ from minigrad.kernels.cuda.watched import (
     synchronize,
     timed,
     to_host,
+    wait_for_all,
 )
 
 allocate = Memory
@@ -254,4 +255,5 @@ __all__ = [
     "synchronize",
     "timed",
     "to_host",
+    "wait_for_all",
 ]
