@@ -148,8 +148,13 @@ class CudaDevice(Device):
         """Overwrite an array of the device with values from the host: numbers, or an array of the same shape."""
         self._memory.from_host(array, np.broadcast_to(np.asarray(values, array.dtype), array.shape))
 
-    def to_dlpack(self, array, stream=None, **options):
-        """A DLPack capsule with the array, ready on another library's stream."""
+    def to_dlpack(self, array, stream=None, copy=None, dl_device=None, max_version=None):
+        """A DLPack capsule with the array, ready on another library's stream; of the first version of the protocol."""
+        if copy:
+            raise BufferError("dlpack: expected to share memory, got copy=True; hand over a clone()")
+        if dl_device not in (None, self.dlpack_device):
+            raise BufferError(f"dlpack: expected to share memory on device {self.dlpack_device}, got dl_device "
+                              f"{dl_device}; move the tensor to another device first")
         return importlib.import_module("minigrad.kernels.cuda.dlpack").export(array, stream)
 
     def from_dlpack(self, foreign):

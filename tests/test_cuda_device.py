@@ -195,6 +195,12 @@ def test_dlpack_refuses():
         dlpack.take(np.ones(3, np.float16).__dlpack__())
     with pytest.raises(ValueError, match="float32, float64, int64 or bool, got DLPack's type 0 of 32 bits"):
         dlpack.take(np.ones(3, np.int32).__dlpack__())
+    x = mg.ones(2, device="cuda")
+    with pytest.raises(BufferError, match=r"dlpack: .*clone\(\)"):
+        x.__dlpack__(copy=True)
+    with pytest.raises(BufferError, match="dlpack: .*to another device"):
+        x.__dlpack__(dl_device=(7, 0))
+    x.__dlpack__(copy=False, dl_device=x.__dlpack_device__(), max_version=(1, 0))
     with pytest.raises(RuntimeError, match="detach"):
         np.from_dlpack(mg.ones(2, device="cuda", requires_grad=True))
 

@@ -170,7 +170,7 @@ def recorded(run):
     graph = builder.complete()
 
     def repeat(keep_alive=run):
-        graph.launch(stream)
+        graph.launch(_here.stream)
 
     return repeat
 
