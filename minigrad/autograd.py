@@ -194,6 +194,8 @@ def _run_hooks(node, grad):
                     f"hook: expected a gradient of shape {grad.shape} and dtype {grad.dtype}, "
                     f"got {replaced.shape} and {replaced.dtype}"
                 )
+            if replaced.device is not grad.device:
+                raise ValueError(f"hook: expected a gradient on {grad.device}, got one on {replaced.device}")
             grad = replaced
     return grad
 

@@ -53,6 +53,13 @@ def test_mixing_is_refused():
         mg.nll_loss(mg.ones(2, 3, device="cuda"), mg.tensor([0, 1]))
     with pytest.raises(ValueError, match="backward: expected a gradient on cpu, got one on cuda"):
         mg.ones(2, requires_grad=True).exp().backward(x)
+    leaf = mg.ones(2, requires_grad=True)
+    leaf.register_hook(lambda grad: x)
+    with pytest.raises(ValueError, match="hook: expected a gradient on cpu, got one on cuda"):
+        leaf.sum().backward()
+    leaf.grad = x
+    with pytest.raises(ValueError, match="SGD: expected the gradient of a parameter on cpu there too, got one on cuda"):
+        mg.optim.SGD([leaf], lr=0.1).step()
     with pytest.raises(ValueError, match="expected a tensor on cuda, got one on cpu"):
         x.copy_(y)
     with pytest.raises(ValueError, match="batch_norm: .*one device, got cuda and running statistics on cpu"):
