@@ -245,6 +245,13 @@ def test_errors_have_names(card):
         card.driver._check((api.CUresult.CUDA_ERROR_INVALID_VALUE,))
 
 
+@pytest.mark.parametrize(("version", "reason"), [
+    (12080, "the driver is one for CUDA 12.8, and what is compiled here takes one for 13.0 or newer"), (13000, None)])
+def test_an_old_driver_is_refused(card, monkeypatch, version, reason):
+    monkeypatch.setattr(api, "cuDriverGetVersion", lambda: (api.CUresult.CUDA_SUCCESS, version))
+    assert toolkit._no_gpu() == reason
+
+
 def test_compiled_and_cached(card, monkeypatch, tmp_path):
     """A kernel is linked once; the next process finds the cubin, under a name that the PTX, the processor make."""
     monkeypatch.setenv("MINIGRAD_CACHE_DIR", str(tmp_path))
