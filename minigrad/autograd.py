@@ -194,6 +194,8 @@ def _run_hooks(node, grad):
                     f"hook: expected a gradient of shape {grad.shape} and dtype {grad.dtype}, "
                     f"got {replaced.shape} and {replaced.dtype}"
                 )
+            if replaced.device is not grad.device:
+                raise ValueError(f"hook: expected a gradient on {grad.device}, got one on {replaced.device}")
             grad = replaced
     return grad
 
@@ -302,6 +304,8 @@ def _seed(tensor, gradient, caller):
             f"{caller}: expected a gradient of shape {tensor.shape} and dtype {tensor.dtype}, "
             f"got {gradient.shape} and {gradient.dtype}"
         )
+    if gradient.device is not tensor.device:
+        raise ValueError(f"{caller}: expected a gradient on {tensor.device}, got one on {gradient.device}")
     return gradient
 
 

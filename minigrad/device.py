@@ -86,7 +86,6 @@ class Device:
         """Overwrite an array of the device with values from the host: numbers, or an array of the same shape."""
         np.copyto(array, values)
 
-
     @staticmethod
     def to_dlpack(array, **options):
         """A DLPack capsule with the array, see `numpy.ndarray.__dlpack__`."""
@@ -149,8 +148,13 @@ class CudaDevice(Device):
         """Overwrite an array of the device with values from the host: numbers, or an array of the same shape."""
         self._memory.from_host(array, np.broadcast_to(np.asarray(values, array.dtype), array.shape))
 
-    def to_dlpack(self, array, stream=None, **options):
-        """A DLPack capsule with the array, ready on another library's stream."""
+    def to_dlpack(self, array, stream=None, copy=None, dl_device=None, max_version=None):
+        """A DLPack capsule with the array, ready on another library's stream; of the first version of the protocol."""
+        if copy:
+            raise BufferError("dlpack: expected to share memory, got copy=True; hand over a clone()")
+        if dl_device not in (None, self.dlpack_device):
+            raise BufferError(f"dlpack: expected to share memory on device {self.dlpack_device}, got dl_device "
+                              f"{dl_device}; move the tensor to another device first")
         return importlib.import_module("minigrad.kernels.cuda.dlpack").export(array, stream)
 
     def from_dlpack(self, foreign):
@@ -171,7 +175,7 @@ class CudaDevice(Device):
 
     def memory(self, size):
         """A piece of memory of `size` bytes, and the offset in it at which an aligned buffer may begin."""
-        return self.empty((size,), np.uint8), 0
+        return self._arrays.DeviceArray((size,), np.dtype(np.uint8), self._memory.allocate(size)), 0
 
     def view(self, owner, offset, shape, dtype):
         """An array of some shape and dtype in the memory of another, from a number of bytes on."""
@@ -187,6 +191,10 @@ cpu = Device("cpu")
 def _cuda():
     return CudaDevice()
 
+
+def devices():
+    """The devices that are in use so far."""
+    return [cpu, _cuda()] if _cuda.cache_info().currsize else [cpu]
 
 
 def get_device(device):

@@ -47,6 +47,22 @@ def test_a_wrong_result_is_not_timed(capsys):
     assert "failed: minigrad: result 0" in page.render(report)
 
 
+def test_a_row_that_fails_leaves_the_others(monkeypatch):
+    """What one row asks too much of a card for must not cost the figures of all others."""
+    first, second = some("add", "relu")
+    prepare = measure.TorchLike.prepare
+
+    def refuse(library, row):
+        if row is first:
+            raise MemoryError("cuda: out of\nmemory")
+        return prepare(library, row)
+
+    monkeypatch.setattr(measure.TorchLike, "prepare", refuse)
+    report = measure.run([first, second], turns=1)
+    assert report["rows"][0]["error"] == "minigrad: MemoryError: cuda: out of memory"
+    assert report["rows"][1]["seconds"]["minigrad"] > 0
+
+
 def test_targets_are_judged():
     entry = {"name": "add 256 MiB, forward", "group": "memory", "work": 1.0, "unit": "B", "share of copy": 0.9,
              "seconds": {"minigrad": 1.0, "torch": 0.9}, "ratios": {"minigrad": 1.0, "torch": 0.9}}

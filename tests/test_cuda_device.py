@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -48,6 +49,17 @@ def test_mixing_is_refused():
     x, y = mg.ones(2, device="cuda"), mg.ones(2)
     with pytest.raises(ValueError, match="add: expected all tensors on one device, got cuda and cpu"):
         x + y
+    with pytest.raises(ValueError, match="nll_loss: expected all tensors on one device, got cuda and cpu"):
+        mg.nll_loss(mg.ones(2, 3, device="cuda"), mg.tensor([0, 1]))
+    with pytest.raises(ValueError, match="backward: expected a gradient on cpu, got one on cuda"):
+        mg.ones(2, requires_grad=True).exp().backward(x)
+    leaf = mg.ones(2, requires_grad=True)
+    leaf.register_hook(lambda grad: x)
+    with pytest.raises(ValueError, match="hook: expected a gradient on cpu, got one on cuda"):
+        leaf.sum().backward()
+    leaf.grad = x
+    with pytest.raises(ValueError, match="SGD: expected the gradient of a parameter on cpu there too, got one on cuda"):
+        mg.optim.SGD([leaf], lr=0.1).step()
     with pytest.raises(ValueError, match="expected a tensor on cuda, got one on cpu"):
         x.copy_(y)
     with pytest.raises(ValueError, match="batch_norm: .*one device, got cuda and running statistics on cpu"):
@@ -57,11 +69,44 @@ def test_mixing_is_refused():
         model(mg.ones(1, 2, device="cuda"))
 
 
+def test_a_step_is_captured_on_one_device():
+    """What a recorder does not listen to would be missing from every later step."""
+    x = mg.ones(3, device="cuda", requires_grad=True)
+    optimizer = mg.optim.SGD([x], lr=0.1)
+
+    def step(*inputs):
+        optimizer.zero_grad()
+        (x * x).sum().backward()
+        optimizer.step()
+
+    refused = "capture: the step computes on cuda, and what is recorded is its work on cpu.*give it an input on"
+    with pytest.raises(RuntimeError, match=refused):
+        mg.capture(step)()
+    with pytest.raises(RuntimeError, match=refused):
+        mg.capture(step)(mg.ones(1))
+    with pytest.raises(RuntimeError, match="capture: the step computes on cpu, and what is recorded .* on cuda"):
+        mg.capture(lambda x: mg.ones(3) * 2)(x.detach())
+    with pytest.raises(RuntimeError, match="capture: expected inputs on one device, got cuda and cpu"):
+        mg.capture(step)(mg.ones(1, device="cuda"), mg.ones(1))
+    captured = mg.capture(step)
+    for _ in range(3):
+        captured(mg.ones(1, device="cuda"))
+    np.testing.assert_allclose(x.numpy(), 0.8**3, rtol=1e-6)
+    assert (mg.ones(3) * 2).tolist() == [2, 2, 2]  # afterwards both compute as before
+
+
 def test_random_numbers_are_those_of_the_cpu():
     mg.manual_seed(7)
     here = mg.rand(10).numpy()
     mg.manual_seed(7)
     np.testing.assert_array_equal(mg.rand(10, device="cuda").numpy(), here)
+
+
+def test_more_elements_than_kernels_count():
+    """Kernels count in int32; ctypes would cut a larger number without a word."""
+    device = mg.get_device("cuda")
+    with pytest.raises(ValueError, match=r"cuda: expected fewer than 2147475456 elements, got .* \(2147"):
+        device.empty((2**31,), bool)
 
 
 def test_in_place_and_indexing():
@@ -155,8 +200,55 @@ def test_dlpack_refuses():
         dlpack.take(np.ones((2, 3)).T.__dlpack__())
     with pytest.raises(ValueError, match="float32, float64, int64 or bool"):
         dlpack.take(np.ones(3, np.float16).__dlpack__())
+    with pytest.raises(ValueError, match="float32, float64, int64 or bool, got DLPack's type 0 of 32 bits"):
+        dlpack.take(np.ones(3, np.int32).__dlpack__())
+    x = mg.ones(2, device="cuda")
+    with pytest.raises(BufferError, match=r"dlpack: .*clone\(\)"):
+        x.__dlpack__(copy=True)
+    with pytest.raises(BufferError, match="dlpack: .*to another device"):
+        x.__dlpack__(dl_device=(7, 0))
+    x.__dlpack__(copy=False, dl_device=x.__dlpack_device__(), max_version=(1, 0))
     with pytest.raises(RuntimeError, match="detach"):
         np.from_dlpack(mg.ones(2, device="cuda", requires_grad=True))
+
+
+def test_dlpack_of_a_part():
+    """Kernels choose 128-bit loads by the offset, so it has to tell where another library's array really begins."""
+    from minigrad.kernels.cuda import dlpack
+
+    values = np.arange(9, dtype=np.float32)[1:]
+    array = dlpack.take(values.__dlpack__())
+    assert array.address == values.ctypes.data and array.offset % 16 == values.ctypes.data % 16 != 0
+    y = mg.Tensor(array, mg.get_device("cuda"))
+    np.testing.assert_array_equal((y + 1).numpy(), values + 1)
+
+
+def test_foreign_memory_goes_back_when_it_is_no_longer_read(monkeypatch):
+    """The other library may use it again at once, and on a stream that knows nothing of ours."""
+    from minigrad.kernels.cuda import dlpack, memory
+
+    values, counts = np.ones(3), []
+    before = sys.getrefcount(values)
+    monkeypatch.setattr(memory, "synchronize", lambda: counts.append(sys.getrefcount(values) - before))
+    array = dlpack.take(values.__dlpack__())
+    kept = sys.getrefcount(values) - before
+    del array
+    assert counts == [kept] and kept > 0 and sys.getrefcount(values) == before
+
+
+def test_memory_handed_over_goes_back_when_others_have_read_it(monkeypatch):
+    """It goes back in the order of our stream, and the other library may read it in one of its own."""
+    from minigrad.kernels.cuda import memory
+
+    x = mg.ones(4, device="cuda")
+    alive, found = weakref.ref(x.data.memory), []
+    monkeypatch.setattr(memory.backend, "wait_for_all", lambda: found.append(alive() is not None), raising=False)
+    view = np.from_dlpack(x)
+    del x
+    assert found == [] and view.tolist() == [1, 1, 1, 1]
+    del view
+    gc.collect()
+    assert found == [True] and alive() is None
 
 
 def test_unused_capsule_is_dropped():

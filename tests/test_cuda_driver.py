@@ -6,6 +6,7 @@ Nothing here runs on a GPU: whether cuda.core and the card do what is asked is f
 import ctypes
 import importlib
 import sys
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,8 +27,10 @@ class Card:
 
     def __init__(self):
         self.log, self.limit, self.used = [], 1 << 20, 0
+        self.current = set()  # threads in which it is current
 
     def allocate(self, size, stream):
+        assert threading.get_ident() in self.current
         if self.used + size > self.limit:
             raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY")
         self.used += size
@@ -47,7 +50,10 @@ class Stream:
     handle = 77
 
     def __init__(self, card):
-        self.card = card
+        self.card, self.recording = card, False
+
+    def create_graph_builder(self):
+        return Builder(self.card, self)
 
     def sync(self):
         self.card.log.append("sync")
@@ -55,26 +61,23 @@ class Stream:
     def wait(self, other):
         self.card.log.append(("wait", other))
 
-    def create_graph_builder(self):
-        return Builder(self.card)
-
     @staticmethod
     def from_handle(handle):
         return SimpleNamespace(wait=lambda stream: stream.card.log.append((handle, "waits")))
 
 
 class Builder:
-    def __init__(self, card):
-        self.card, self.launches, self.building = card, [], False
+    def __init__(self, card, stream):
+        self.card, self.launches, self.stream = card, [], stream
 
     def begin_building(self):
-        self.building = True
+        self.stream.recording = True
 
     def end_building(self):
-        self.building = False
+        self.stream.recording = False
 
     def complete(self):
-        assert not self.building
+        assert not self.stream.recording
         return SimpleNamespace(launch=lambda stream: self.card.log.append(("graph", self.launches)))
 
 
@@ -82,21 +85,23 @@ class Builder:
 def card(monkeypatch):
     """The driver module, imported on top of a stand-in."""
     card = Card()
-    stream = Stream(card)
     device = SimpleNamespace(
-        set_current=lambda: None, create_stream=lambda: stream, compute_capability=(9, 0), name="a card", device_id=0,
+        set_current=lambda: card.current.add(threading.get_ident()), create_stream=lambda: Stream(card),
+        compute_capability=(9, 0), name="a card", device_id=0, sync=lambda: card.log.append("all"),
         memory_resource=SimpleNamespace(allocate=card.allocate, handle=5),
     )
 
     def launch(queue, config, loaded, *arguments):
+        assert threading.get_ident() in card.current
         (queue.launches if isinstance(queue, Builder) else card.log).append((loaded, config, arguments))
 
     def copy(target, source, size, handle):
+        assert threading.get_ident() in card.current
         ctypes.memmove(target, source, size)
         assert handle == 77
         return (api.CUresult.CUDA_SUCCESS,)
 
-    monkeypatch.setattr(cuda.core, "Device", lambda: device)
+    monkeypatch.setattr(cuda.core, "Device", lambda number=0: device)
     monkeypatch.setattr(cuda.core, "Stream", Stream)
     monkeypatch.setattr(cuda.core, "launch", launch)
     monkeypatch.setattr(cuda.core, "LaunchConfig", lambda grid, block: (grid, block))
@@ -179,16 +184,72 @@ def test_a_recorded_step_is_a_graph(uncompiled):
     assert uncompiled.log[-1][2][1].value == 3  # afterwards launches go to the stream again
 
 
+def test_a_graph_is_recorded_beside_the_stream(uncompiled, monkeypatch):
+    """Memory that goes back while a graph is being recorded goes back in our stream, which therefore is not the one
+    that records: such a stream takes back only what the graph itself has allocated. Other threads launch there.
+    """
+    driver, x = uncompiled.driver, array.empty((4,), np.float32)
+    run = driver.prepare(kernel_of(Pointer, Int), (np.dtype(np.float32),))
+
+    def step():
+        run(1, 32, (x, 1))
+        assert not driver.stream.recording
+        other = threading.Thread(target=run, args=(5, 32, (x, 5)))
+        other.start()
+        other.join()
+
+    repeat = driver.recorded(step)
+    assert [config for _, config, _ in uncompiled.log] == [(5, 32)]
+    repeat()
+    assert [config for _, config, _ in uncompiled.log[-1][1]] == [(1, 32)]
+
+
+def test_the_card_is_current_in_every_thread(uncompiled):
+    """CUDA keeps the current device for each thread."""
+    driver, found = uncompiled.driver, []
+
+    def work():
+        x = array.empty((3,), np.float32)
+        driver.from_host(x, np.ones(3, np.float32))
+        driver.prepare(kernel_of(Pointer), (np.dtype(np.float32),))(1, 32, (x,))
+        found.append(driver.to_host(x).tolist())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [[1, 1, 1]]
+
+
+def test_scratch_memory_of_threads(card, monkeypatch):
+    """Another thread's launches may come between the two that hand something over in scratch memory."""
+    monkeypatch.setattr(memory, "_scratch", memory._Scratch())
+    monkeypatch.setattr(memory, "_outgrown", [])
+    found = [memory.scratch(4, np.float32).address]
+    assert memory.scratch(9, np.int64).address == found[0]
+    thread = threading.Thread(target=lambda: found.append(memory.scratch(4, np.float32).address))
+    thread.start()
+    thread.join()
+    assert found[0] != found[1] and card.used == 2 << 16  # kept: a recording may refer to it
+
+
 def test_other_streams_wait(card):
     card.driver.hand_over(None)
     card.driver.hand_over(9)
     card.driver.hand_over(-1)
-    assert card.log == [(1, "waits"), (9, "waits")]
+    card.driver.wait_for_all()
+    assert card.log == [(1, "waits"), (9, "waits"), "all"]
 
 
 def test_errors_have_names(card):
     with pytest.raises(RuntimeError, match="cuda: CUDA_ERROR_INVALID_VALUE"):
         card.driver._check((api.CUresult.CUDA_ERROR_INVALID_VALUE,))
+
+
+@pytest.mark.parametrize(("version", "reason"), [
+    (12080, "the driver is one for CUDA 12.8, and what is compiled here takes one for 13.0 or newer"), (13000, None)])
+def test_an_old_driver_is_refused(card, monkeypatch, version, reason):
+    monkeypatch.setattr(api, "cuDriverGetVersion", lambda: (api.CUresult.CUDA_SUCCESS, version))
+    assert toolkit._no_gpu() == reason
 
 
 def test_compiled_and_cached(card, monkeypatch, tmp_path):

@@ -96,10 +96,21 @@ class DeviceArray:
         return f"<array of shape {self.shape}, {self.dtype}, on the GPU>"
 
 
+MOST = 2**31 - 2**13
+"""Elements of an array: kernels count in int32, the last threads a little beyond the end."""
+
+
 def empty(shape, dtype):
     """An uninitialised array; `shape` may be an int."""
-    array = DeviceArray((shape,) if isinstance(shape, int) else tuple(shape), np.dtype(dtype), None)
+    array = countable(DeviceArray((shape,) if isinstance(shape, int) else tuple(shape), np.dtype(dtype), None))
     array.memory = memory.allocate(array.nbytes)
+    return array
+
+
+def countable(array):
+    """The array, or a ValueError if kernels cannot count its elements."""
+    if array.size >= MOST:
+        raise ValueError(f"cuda: expected fewer than {MOST} elements, got an array of shape {array.shape}")
     return array
 
 

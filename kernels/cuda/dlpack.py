@@ -8,10 +8,11 @@ import ctypes
 import numpy as np
 
 from minigrad.kernels.cuda import memory
-from minigrad.kernels.cuda.array import DeviceArray
+from minigrad.kernels.cuda.array import DeviceArray, countable
 
 CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
-CODES_BACK = {code: kind for kind, code in CODES.items()}
+TYPES = {(2, 32): "float32", (2, 64): "float64", (0, 64): "int64", (6, 8): "bool"}  # of code and bits: what is taken
+WIDEST = 16  # bytes that one instruction moves
 
 
 class _Tensor(ctypes.Structure):
@@ -40,14 +41,17 @@ _exported = {}  # address of a structure to what has to live as long as it does
 
 @_Deleter
 def _forget(address):
-    _exported.pop(address, None)
+    """Whoever took the tensor is done with it; what it has launched may still read the memory."""
+    kept = _exported.pop(address, None)
+    if kept is not None:
+        memory.backend.wait_for_all()
 
 
 @_Destructor
 def _destroy(capsule):
     """A capsule goes: whoever took the tensor has renamed it, otherwise nobody wants it any more."""
     if _is_valid(capsule, NAME):
-        _forget(_pointer_at(capsule, NAME))
+        _exported.pop(_pointer_at(capsule, NAME), None)
 
 
 def export(array, stream=None):
@@ -65,16 +69,18 @@ def export(array, stream=None):
 
 
 class _Foreign:
-    """Memory that another library owns; it is told when nobody here refers to it."""
+    """Memory that another library owns; it is told when nobody here refers to it and nothing launched reads it."""
 
-    def __init__(self, tensor, size):
-        self.tensor, self.size = tensor, size
-        self.address = tensor.data or 0
+    def __init__(self, tensor, address, size):
+        self.tensor, self.address, self.size = tensor, address, size
         memory.backend.adopt(self)
 
     def __del__(self):
         if self.tensor.deleter:
-            _Deleter(self.tensor.deleter)(ctypes.addressof(self.tensor))
+            try:
+                memory.synchronize()  # what uses the memory next is in another library's order, not in our stream's
+            finally:
+                _Deleter(self.tensor.deleter)(ctypes.addressof(self.tensor))
 
 
 def take(capsule):
@@ -90,16 +96,19 @@ def take(capsule):
     if device != memory.backend.DLPACK_DEVICE:
         raise ValueError(f"from_dlpack: expected an array on device {memory.backend.DLPACK_DEVICE}, got {device}")
     shape = tuple(tensor.shape[: tensor.ndim]) if tensor.ndim else ()
-    if tensor.code not in CODES_BACK or tensor.lanes != 1 or tensor.bits not in (8, 32, 64):
+    name = TYPES.get((tensor.code, tensor.bits))
+    if name is None or tensor.lanes != 1:
         raise ValueError(f"from_dlpack: expected float32, float64, int64 or bool, got DLPack's type {tensor.code} of "
                          f"{tensor.bits} bits")
-    dtype = np.dtype("bool" if tensor.code == CODES["b"] else f"{CODES_BACK[tensor.code]}{tensor.bits // 8}")
     step = 1
     for extent, stride in zip(shape[::-1], tensor.strides[: tensor.ndim][::-1] if tensor.strides else (), strict=False):
         if stride != step and extent > 1:
             raise ValueError("from_dlpack: expected an array in C order; make it contiguous first")
         step *= extent
+    array = countable(DeviceArray(shape, np.dtype(name), None))
     _rename(capsule, USED)
-    array = DeviceArray(shape, dtype, None)
-    array.memory, array.offset = _Foreign(tensor, array.nbytes + tensor.byte_offset), tensor.byte_offset
+    # The memory begins at an address that wide instructions can use: whether an array is aligned, its offset tells.
+    start = (tensor.data or 0) + tensor.byte_offset if array.size else 0
+    array.offset = start % WIDEST
+    array.memory = _Foreign(tensor, start - array.offset, array.nbytes + array.offset)
     return array

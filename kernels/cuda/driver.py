@@ -6,6 +6,7 @@ runs on one stream of ours, memory comes from CUDA's stream-ordered pool, and no
 
 import ctypes
 import gc
+import threading
 
 import numpy as np
 from cuda.bindings import driver as api
@@ -15,9 +16,20 @@ from minigrad.kernels.cuda.compile import compile_kernel
 
 device = Device()
 device.set_current()
-stream = device.create_stream()
+stream, recording_stream = device.create_stream(), device.create_stream()
 ARCHITECTURE = device.compute_capability  # of this GPU: (major, minor)
-_queue = [stream]  # where launches go: the stream, or the graph that is being recorded on top of it
+
+
+class _Here(threading.local):
+    """What every Python thread has for itself; CUDA keeps for each of them which GPU is the current one."""
+
+    def __init__(self):
+        self.device, self.stream = Device(device.device_id), stream
+        self.device.set_current()
+        self.queue = [stream]  # where launches go: the stream, or the graph that is being recorded
+
+
+_here = _Here()
 
 
 class Memory:
@@ -39,13 +51,13 @@ def allocate(nbytes):
     """
     nbytes = max(nbytes, 1)
     try:
-        return Memory(device.memory_resource.allocate(nbytes, stream=stream))
+        return Memory(device.memory_resource.allocate(nbytes, stream=_here.stream))
     except Exception:  # cuda.core's error for a full memory; anything else comes again below
         gc.collect()
         stream.sync()
         _check(api.cuMemPoolTrimTo(device.memory_resource.handle, 0))
     try:
-        return Memory(device.memory_resource.allocate(nbytes, stream=stream))
+        return Memory(device.memory_resource.allocate(nbytes, stream=_here.stream))
     except Exception as error:
         free, total = _check(api.cuMemGetInfo())
         raise MemoryError(
@@ -70,7 +82,7 @@ def _check(results):
 
 
 def _handle():
-    return int(stream.handle)
+    return int(_here.stream.handle)
 
 
 def from_host(array, values):
@@ -119,7 +131,7 @@ DLPACK_DEVICE = (2, device.device_id)  # kDLCUDA
 def hand_over(other):
     """Have another library's stream (its number, None for the default, -1 for none) wait for what was launched here."""
     if other != -1:
-        Stream.from_handle(other or 1).wait(stream)  # 1 is the legacy default stream
+        Stream.from_handle(other or 1).wait(_here.stream)  # 1 is the legacy default stream
 
 
 def adopt(foreign):
@@ -136,20 +148,29 @@ def synchronize():
     stream.sync()
 
 
+def wait_for_all():
+    """Wait until everything launched is done, by other libraries too: they share the device's primary context."""
+    _here.device.sync()
+
+
 def recorded(run):
-    """A function that repeats the launches that ``run()`` makes, as one launch of a CUDA graph."""
-    builder = stream.create_graph_builder()
+    """A function that repeats the launches that ``run()`` makes, as one launch of a CUDA graph.
+
+    Recorded on a stream of its own: arrays that go meanwhile are given back to the pool in our stream, which could not
+    do that while it records.
+    """
+    builder = recording_stream.create_graph_builder()
     builder.begin_building()
-    _queue.append(builder)
+    _here.queue.append(builder)
     try:
         run()
     finally:
-        _queue.pop()
+        _here.queue.pop()
         builder.end_building()
     graph = builder.complete()
 
     def repeat(keep_alive=run):
-        graph.launch(stream)
+        graph.launch(_here.stream)
 
     return repeat
 
@@ -187,6 +208,6 @@ def prepare(kernel, key):
         config = configurations.get(shape)
         if config is None:
             config = configurations[shape] = LaunchConfig(grid=grid, block=block)
-        launch(_queue[-1], config, loaded, *[convert(a) for convert, a in zip(converters, arguments, strict=True)])
+        launch(_here.queue[-1], config, loaded, *[convert(a) for convert, a in zip(converters, arguments, strict=True)])
 
     return run

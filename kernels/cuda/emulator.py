@@ -7,7 +7,8 @@ are errors:
 * reading memory, global, shared or local, that nobody has written (`Unwritten`);
 * two threads that use the same element, at least one of them writing, without a barrier in between (`Race`);
 * a barrier or warp operation that not all threads reach, or that they reach in different places (`Divergence`);
-* `load4` or `store4` at an address that wide instructions cannot use (`Misaligned`).
+* `load4` or `store4` at an address that wide instructions cannot use (`Misaligned`);
+* a launch of no blocks, of more of them along y or z than a GPU has numbers for, or of too many threads.
 
 It cannot see what comes from the hardware: memory that becomes visible late, bank conflicts, int32 overflow.
 A debugger can step through a kernel here.
@@ -46,6 +47,7 @@ from minigrad.kernels.cuda.watched import (
     synchronize,
     timed,
     to_host,
+    wait_for_all,
 )
 
 allocate = Memory
@@ -126,6 +128,8 @@ def _argument(name, kind, value, dtype, watched):
 
 def run(name, run_block, body, grid, block, arguments):
     """Run a kernel's function by every thread of a grid."""
+    if not _launchable(grid, block):
+        raise KernelError(f"{name}: no GPU launches a grid of {tuple(grid)} blocks of {tuple(block)} threads")
     order = random.Random(state.seed)
     numbers = list(range(grid.x * grid.y * grid.z))
     order.shuffle(numbers)
@@ -138,6 +142,12 @@ def run(name, run_block, body, grid, block, arguments):
         except KernelError as error:
             raise type(error)(f"{name}: {error} (block {tuple(index)})") from error.__cause__
     state.thread, state.shared = saved
+
+
+def _launchable(grid, block):
+    """Whether the extents of a launch are within the limits of every GPU."""
+    return (1 <= min(*grid, *block) and grid.x < 2**31 and max(grid.y, grid.z) < 2**16
+            and block.x * block.y * block.z <= 1024 and block.z <= 64)
 
 
 def _places(block, order):
@@ -245,4 +255,5 @@ __all__ = [
     "synchronize",
     "timed",
     "to_host",
+    "wait_for_all",
 ]

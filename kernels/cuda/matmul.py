@@ -122,6 +122,7 @@ def _product(tile, layout_a, layout_b):
     return product
 
 
+MOST = 65_535  # blocks along y
 LAYOUTS = (("deep", "wide"), ("deep", "deep"), ("wide", "wide"), ("scalar", "scalar"))
 _PRODUCTS = {}
 for _tile, _name in ((BIG, "big"), (MIDDLE, "middle"), (SMALL, "small")):
@@ -148,6 +149,10 @@ def _aligned(*arrays):
 
 def launch(tile, splits, a, b, bias, out, batch, m, n, k, stride_a, stride_b, deep_a, deep_b):
     """Multiply with a given tile and number of slices; deep operands have neighbours in k side by side."""
+    # Millions of columns take larger tiles.
+    tile = next((t for t in (tile, MIDDLE, BIG) if -(-n // t.columns) <= MOST), None)
+    if tile is None:
+        raise ValueError(f"matmul: expected at most {MOST * BIG.columns} columns on cuda, got {n}")
     layouts = "deep" if deep_a else "wide", "deep" if deep_b else "wide"
     lines = (k if deep_a else m), (k if deep_b else n)
     if (tile, layouts) not in _PRODUCTS or lines[0] % 4 or lines[1] % 4 or not _aligned(a, b):

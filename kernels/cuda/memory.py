@@ -1,5 +1,7 @@
 """Memory on the device, wherever that is: on a GPU (`driver`) or in the emulator."""
 
+import threading
+
 from minigrad.kernels.cuda import toolkit
 
 if toolkit.EMULATED:
@@ -15,7 +17,15 @@ from_host, to_host = backend.from_host, backend.to_host
 
 stream_number, synchronize = backend.stream_number, backend.synchronize
 
-_scratch = {}
+
+
+class _Scratch(threading.local):
+    """Each Python thread's: launches of another may come between two that hand something over."""
+
+    memory = None
+
+
+_scratch, _outgrown = _Scratch(), []
 
 
 def scratch(count, dtype):
@@ -28,8 +38,7 @@ def scratch(count, dtype):
 
     dtype = np.dtype(dtype)
     nbytes = max(1 << 16, count * dtype.itemsize)
-    memory = _scratch.get("memory")
-    if memory is None or memory.size < nbytes:
-        memory = _scratch["memory"] = allocate(1 << (nbytes - 1).bit_length())
-        _scratch.setdefault("outgrown", []).append(memory)
-    return DeviceArray((count,), dtype, memory)
+    if _scratch.memory is None or _scratch.memory.size < nbytes:
+        _scratch.memory = allocate(1 << (nbytes - 1).bit_length())
+        _outgrown.append(_scratch.memory)
+    return DeviceArray((count,), dtype, _scratch.memory)

@@ -82,7 +82,7 @@ def _find(of_values, of_places, x, out):
     if not out.size:
         return
     p = plan(rows, length, inner)
-    places = scratch(rows * p.parts * inner, np.int32)
+    places = scratch(rows * p.parts * inner if p.parts > 1 else 1, np.int32)
     numbers = length, rows, length, inner, p.chunk, p.strips
     if p.parts == 1:
         of_values[1][p.grid, p.block](x, places, out, *numbers)

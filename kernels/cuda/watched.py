@@ -106,6 +106,10 @@ def synchronize():
     """Wait until everything launched is done: it always is."""
 
 
+def wait_for_all():
+    """Wait until everything launched is done, by other libraries too: NumPy does nothing behind one's back."""
+
+
 class Moment:
     """Who runs, and after how many barriers: what tells whether two accesses are ordered."""
 

@@ -270,6 +270,8 @@ def nll_loss(x, target, weight=None, ignore_index=-100, reduction="mean"):
     op = "nll_loss"
     check_float(op, x)
     check_tensor(op, target, "target")
+    if target.device is not x.device:  # the range of the labels is looked at before any op sees them
+        raise ValueError(f"{op}: expected all tensors on one device, got {x.device} and {target.device}")
     _check_reduction(op, reduction)
     if target.dtype != int64:
         raise TypeError(f"{op}: expected class indices of dtype int64, got {target.dtype}")

@@ -155,6 +155,9 @@ class Optimizer:
                 got = f"{grad.shape} and {grad.dtype}" if known else type(grad).__name__
                 wanted = f"{param.shape} and dtype {param.dtype}"
                 raise ValueError(f"{self.name}: expected a gradient of shape {wanted}, got {got}")
+            if grad.device is not param.device:
+                raise ValueError(f"{self.name}: expected the gradient of a parameter on {param.device} there too, got "
+                                 f"one on {grad.device}")
 
     def update(self, index, group):
         """Step the parameters of one group: one kernel launch for each that has a gradient."""

@@ -58,7 +58,8 @@ def capture(function=None, *, most_recordings=MOST_RECORDINGS):
     Raises
     ------
     CaptureError
-        If the step reads a value while it is being recorded, if an input requires grad or is a NumPy array.
+        If the step reads a value while it is being recorded, if it computes on another device than that of its inputs,
+        if an input requires grad or is a NumPy array.
     """
     if function is None:
         return functools.partial(capture, most_recordings=most_recordings)
@@ -137,6 +138,11 @@ class Capture:
 
 def _check_inputs(structure, tensors):
     for tensor in tensors:
+        if tensor.device is not tensors[0].device:
+            raise CaptureError(
+                f"capture: expected inputs on one device, got {tensors[0].device} and {tensor.device}; move them "
+                "before the call"
+            )
         if tensor.requires_grad:
             raise CaptureError(
                 f"capture: expected inputs that need no gradient, got one of shape {tensor.shape} that requires grad; "

@@ -10,6 +10,7 @@ import weakref
 from typing import NamedTuple
 
 from minigrad import modes
+from minigrad.device import devices
 
 
 class CaptureError(RuntimeError):
@@ -69,12 +70,16 @@ class Recorder:
         device = self.device
         self._kernels, self._token = device.kernels, modes.recorder.set(self)
         self._make, self._read = device.empty, device.to_numpy
+        self._others = [(other, other.kernels) for other in devices() if other is not device]
         device.kernels = Kernels(self._kernels, self)
+        for other, kernels in self._others:
+            other.kernels = Elsewhere(other, kernels, self)
         device.empty, device.to_numpy = self._empty, self._to_numpy
         return self
 
     def __exit__(self, *exception):
-        self.device.kernels = self._kernels
+        for device, kernels in [(self.device, self._kernels), *self._others]:
+            device.kernels = kernels
         del self.device.empty, self.device.to_numpy
         modes.recorder.reset(self._token)
 
@@ -180,4 +185,24 @@ class Kernels:
                 recorder.launched(name, kernel, arguments)
 
         setattr(self, name, launch)
+        return launch
+
+
+class Elsewhere:
+    """Stands in for the kernels of another device: what they compute would be missing from every replay."""
+
+    def __init__(self, device, kernels, recorder):
+        self._device, self._module, self._recorder = device, kernels, recorder
+
+    def __getattr__(self, name):
+        kernel, device, recorder = getattr(self._module, name), self._device, self._recorder
+
+        def launch(*arguments):
+            if recorder.listening():
+                raise CaptureError(
+                    f"capture: the step computes on {device}, and what is recorded is its work on {recorder.device}, "
+                    "the device of its inputs (cpu without any); give it an input on the device that it computes on"
+                )
+            return kernel(*arguments)
+
         return launch

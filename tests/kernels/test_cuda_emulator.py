@@ -234,6 +234,13 @@ def test_order_does_not_matter_to_a_right_kernel():
     np.testing.assert_array_equal(results[0], results[2])
 
 
+@pytest.mark.parametrize(("grid", "block"), [(0, 32), ((1, 65536), 32), ((1, 1, 65536), 1), (1, 1025),
+                                             (1, (2, 2, 128))])
+def test_launches_that_no_gpu_makes(grid, block):
+    with pytest.raises(emulator.KernelError, match=r"_halve: no GPU launches a grid of \("):
+        _halve[grid, block](*sent([1], [1]), 1, 0.0)
+
+
 def test_scratch_is_kept():
     first = memory.scratch(10, np.float32)
     assert memory.scratch(20, np.float64).memory is first.memory

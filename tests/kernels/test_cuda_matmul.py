@@ -141,3 +141,12 @@ def test_large_products_get_large_tiles_and_small_ones_many_blocks():
 def test_reference_agrees_on_workspaces():
     assert cuda.matmul_workspace((2, 3), (3, 4), 0, 0, 4) == reference.matmul_workspace((2, 3), (3, 4), 0, 0, 4) == 0
     assert cuda.linear_forward_workspace((2, 3), (4, 3), 4) == 0
+
+
+def test_more_tiles_of_columns_than_a_grid_has(rng, monkeypatch):
+    """Larger tiles then, and a sentence where these are too many too."""
+    monkeypatch.setattr("minigrad.kernels.cuda.matmul.MOST", 1)
+    a, b = operands(rng, np.float32, (), (), 3, 70, 5, 0, 0)
+    np.testing.assert_allclose(product(a, b, 0, 0), a @ b, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="matmul: expected at most 128 columns on cuda, got 129"):
+        product(a, np.ones((5, 129), np.float32), 0, 0)

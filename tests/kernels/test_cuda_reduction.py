@@ -75,3 +75,14 @@ def test_slices_may_begin_anywhere():
         sent, out = array.from_host(x)[start : start + 512], array.empty((1, 1), np.float32)
         reduction.sum(sent.reshape(1, 512, 1), out)
         np.testing.assert_allclose(out.numpy()[0, 0], x[start : start + 512].sum(dtype=np.float64), rtol=1e-5)
+
+
+def test_a_search_in_one_launch_takes_no_scratch_memory(monkeypatch):
+    """Scratch memory is kept for good, and there may be millions of outputs."""
+    from minigrad.kernels.cuda import reduction
+
+    asked, scratch = [], reduction.scratch
+    monkeypatch.setattr(reduction, "scratch", lambda count, dtype: asked.append(count) or scratch(count, dtype))
+    x, out = numbers((40, 3, 2), np.float32), empty((40, 2), np.int64)
+    check("argmax", (x, out), {1})
+    assert asked == [1]

@@ -3,6 +3,7 @@
 import datetime
 import importlib.util
 import time
+import traceback
 
 import numpy as np
 
@@ -93,7 +94,17 @@ def run(rows, turns=TURNS, seconds=SECONDS, progress=lambda text: None):
         progress(row.name)
         entry = {"name": row.name, "group": row.group, "work": row.work, "unit": row.unit, "seconds": {}, "ratios": {}}
         report["rows"].append(entry)
-        calls, expected = {}, None
+        _measure(row, entry, taking_part, turns, seconds)
+        if "error" not in entry and row.unit == "B":
+            entry["share of copy"] = row.work / entry["seconds"]["minigrad"] / report["copy"]
+    report["minutes"] = round((time.perf_counter() - start) / 60, 1)
+    return report
+
+
+def _measure(row, entry, taking_part, turns, seconds):
+    """Add to a row's entry its times, or what went wrong: the other rows are to be measured all the same."""
+    calls, expected, label = {}, None, ""
+    try:
         for label, (library, clock, modes) in taking_part.items():
             if modes and row.mode not in modes:
                 continue
@@ -102,19 +113,17 @@ def run(rows, turns=TURNS, seconds=SECONDS, progress=lambda text: None):
                 call()
             if label != "torch graphs":
                 expected = _reference(row) if expected is None else expected
-                try:
-                    check(results(), expected, row)
-                except Mismatch as error:
-                    entry["error"] = f"{label}: {error}"
-                    break
+                check(results(), expected, row)
             calls[label] = call, clock
-        if "error" not in entry:
-            entry["seconds"] = _time(calls, turns, seconds)
-            entry["ratios"] = {label: took / entry["seconds"]["minigrad"] for label, took in entry["seconds"].items()}
-            if row.unit == "B":
-                entry["share of copy"] = row.work / entry["seconds"]["minigrad"] / report["copy"]
-    report["minutes"] = round((time.perf_counter() - start) / 60, 1)
-    return report
+        label = "timing"
+        entry["seconds"] = _time(calls, turns, seconds)
+    except Mismatch as error:
+        entry["error"] = f"{label}: {error}"
+    except Exception as error:  # of either library: out of memory, a launch that the card refuses
+        traceback.print_exc()
+        entry["error"] = f"{label}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    else:
+        entry["ratios"] = {label: took / entry["seconds"]["minigrad"] for label, took in entry["seconds"].items()}
 
 
 def _reference(row):
