@@ -47,6 +47,10 @@ def _forget(address):
         memory.backend.wait_for_all()
 
 
+# Another library may give a tensor back when this module is gone, at the end of the process.
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_forget))
+
+
 @_Destructor
 def _destroy(capsule):
     """A capsule goes: whoever took the tensor has renamed it, otherwise nobody wants it any more."""

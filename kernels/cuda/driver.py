@@ -1,7 +1,8 @@
 """The kernels on a GPU: compiled by Numba, linked and launched through cuda.core.
 
 Numba's own launcher takes 40 us of Python for three arrays; a launch here hands over one word per array. Everything
-runs on one stream of ours, memory comes from CUDA's stream-ordered pool, and nothing waits but `to_host`.
+runs on one stream of ours, memory comes from CUDA's stream-ordered pool, and nothing waits for it but
+copies from and to the host, and memory shared with other libraries when it goes back.
 """
 
 import ctypes
