@@ -1,5 +1,7 @@
 """Matrix products on CUDA against the definition: every tile, layout and edge, slices of the depth, batches."""
 
+import sys
+
 import numpy as np
 import pytest
 from agreement import FLOATS
@@ -145,7 +147,7 @@ def test_reference_agrees_on_workspaces():
 
 def test_more_tiles_of_columns_than_a_grid_has(rng, monkeypatch):
     """Larger tiles then, and a sentence where these are too many too."""
-    monkeypatch.setattr("minigrad.kernels.cuda.matmul.MOST", 1)
+    monkeypatch.setattr(sys.modules["minigrad.kernels.cuda.matmul"], "MOST", 1)  # the package has a kernel of that name
     a, b = operands(rng, np.float32, (), (), 3, 70, 5, 0, 0)
     np.testing.assert_allclose(product(a, b, 0, 0), a @ b, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="matmul: expected at most 128 columns on cuda, got 129"):
