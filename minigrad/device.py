@@ -10,6 +10,7 @@ import importlib
 import numpy as np
 
 from minigrad.compiling import show_compilations
+from minigrad.modes import on_host
 
 
 class Device:
@@ -93,6 +94,22 @@ class Device:
 
     dlpack_device = 1, 0  # the host
 
+    def check_range(self, bounds, error, op, count):
+        """Raise ``error`` with a sentence unless some integers lie from 0 to ``count - 1``.
+
+        In every replay of a recorded step too. On a GPU nothing waits for that: the next read of a value does it.
+
+        Parameters
+        ----------
+        bounds : array of shape (2,)
+            int64: their smallest and largest, as ``kernels.target_range`` finds them.
+        error : class of exception
+        op : str
+            What the integers are for.
+        count : int
+        """
+        on_host(lambda: _check_range(self.to_numpy(bounds), error, op, count))
+
     # -- for recorded steps: see minigrad.recording ------------------------------------------------------------
 
     @staticmethod
@@ -127,6 +144,7 @@ class CudaDevice(Device):
         importlib.import_module("minigrad.kernels.cuda")  # raises if there is no GPU
         self._arrays = importlib.import_module("minigrad.kernels.cuda.array")
         self._memory = importlib.import_module("minigrad.kernels.cuda.memory")
+        self._ranges = {}  # (exception, op, count) to the range of all integers since the last read
 
     def empty(self, shape, dtype):
         """An uninitialised C-contiguous array."""
@@ -142,7 +160,20 @@ class CudaDevice(Device):
 
     def to_numpy(self, array):
         """A copy of the values as a NumPy array, once all that was launched is done."""
+        for what, kept in list(self._ranges.items()):
+            try:
+                _check_range(kept.numpy(), *what)
+            except Exception:
+                self._memory.from_host(kept, NOTHING)
+                raise
         return array.numpy()
+
+    def check_range(self, bounds, error, op, count):
+        """Have the next read of a value raise ``error`` unless integers lie from 0 to ``count - 1``, see `Device`."""
+        what = error, op, count
+        if what not in self._ranges:
+            self._ranges[what] = self._arrays.from_host(np.array(NOTHING, np.int64))
+        self.kernels.widen_range(bounds, self._ranges[what])
 
     def write(self, array, values):
         """Overwrite an array of the device with values from the host: numbers, or an array of the same shape."""
@@ -182,6 +213,14 @@ class CudaDevice(Device):
         return self._arrays.DeviceArray(shape, np.dtype(dtype), owner.memory, owner.offset + offset, owner)
 
 
+def _check_range(bounds, error, op, count):
+    smallest, largest = bounds.tolist()
+    if smallest < 0 or largest >= count:
+        wrong = smallest if smallest < 0 else largest
+        raise error(f"{op} from 0 to {count - 1}, got {wrong}")
+
+
+NOTHING = 0, -1  # the range of no integers
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
 cpu = Device("cpu")

@@ -223,13 +223,17 @@ def test_the_card_is_current_in_every_thread(uncompiled):
 def test_scratch_memory_of_threads(card, monkeypatch):
     """Another thread's launches may come between the two that hand something over in scratch memory."""
     monkeypatch.setattr(memory, "_scratch", memory._Scratch())
-    monkeypatch.setattr(memory, "_outgrown", [])
     found = [memory.scratch(4, np.float32).address]
     assert memory.scratch(9, np.int64).address == found[0]
     thread = threading.Thread(target=lambda: found.append(memory.scratch(4, np.float32).address))
     thread.start()
     thread.join()
-    assert found[0] != found[1] and card.used == 2 << 16  # kept: a recording may refer to it
+    assert found[0] != found[1] and card.used == 1 << 16  # that of the thread has gone with it
+    with memory.own_scratch() as own:
+        assert memory.scratch(4, np.float32).memory is own and own.address not in found  # a recording's
+    assert memory.scratch(4, np.float32).address == found[0] and card.used == 2 << 16
+    del own
+    assert card.used == 1 << 16
 
 
 def test_other_streams_wait(card):

@@ -105,6 +105,21 @@ def test_it_learns():
     np.testing.assert_allclose(model.weight.numpy(), [[-1, 2]], atol=0.1)
 
 
+def test_bad_labels_are_found_at_the_next_read():
+    """Nothing waits for the GPU before, and a recorded step stays one piece."""
+    step = mg.capture(lambda x, y: F.cross_entropy(x * 2.0, y))
+    x, good, bad = mg.zeros(2, 3, device="cuda"), *[mg.tensor(y, device="cuda") for y in ([0, 2], [0, 3])]
+    assert abs(step(x, good).item() - np.log(3)) < 1e-6 and len(step.recordings[0]._steps) == 1
+    for attempt in (step, F.cross_entropy):
+        loss = attempt(x, bad)
+        with pytest.raises(ValueError, match="cross_entropy: expected class indices from 0 to 2, got 3"):
+            loss.item()
+        loss.item(), attempt(x, good).item()
+    rows = F.embedding(bad, mg.ones(3, 2, device="cuda"))
+    with pytest.raises(IndexError, match="embedding: expected indices from 0 to 2, got 3"):
+        rows.numpy()
+
+
 def test_capture_does_not_move_tensors():
     model = nn.Linear(6, 3).to("cuda")
     step = mg.capture(lambda x: model(x.to("cuda")))

@@ -74,6 +74,7 @@ from minigrad.kernels.cpu.loss import (
     nll_loss_backward,
     nll_loss_forward,
     target_range,
+    widen_range,
 )
 from minigrad.kernels.cpu.matmul import linear_forward, linear_forward_workspace, matmul, matmul_workspace
 from minigrad.kernels.cpu.memory import keep_freed_memory
@@ -196,6 +197,7 @@ __all__ = [
     "target_range",
     "variance",
     "where",
+    "widen_range",
 ]
 
 launch.install(sys.modules[__name__])

@@ -229,3 +229,8 @@ def class_weight_of(target, class_weight, out, ignore_index):
 @kernel
 def target_range(target, out, ignore_index):
     _range_of(target, out, ignore_index)
+
+
+@kernel
+def widen_range(bounds, kept):
+    kept[0], kept[1] = min(kept[0], bounds[0]), max(kept[1], bounds[1])

@@ -76,6 +76,7 @@ from minigrad.kernels.cuda.loss import (
     nll_loss_backward,
     nll_loss_forward,
     target_range,
+    widen_range,
 )
 from minigrad.kernels.cuda.matmul import linear_forward, linear_forward_workspace, matmul, matmul_workspace
 from minigrad.kernels.cuda.norm import layer_norm_backward, layer_norm_forward
@@ -195,4 +196,5 @@ __all__ = [
     "target_range",
     "variance",
     "where",
+    "widen_range",
 ]

@@ -167,13 +167,18 @@ def strided_scatter(x, out, offset, s0, s1, s2, s3, s4):
 # -- rows --------------------------------------------------------------------------------------------------------
 
 
+@device_function
+def _row(indices, i, rows):
+    row = int32(indices[i])
+    return int32(row + rows) if row < 0 else row
+
+
 @kernel(examples=TYPES, promises=("LDG.E", "STG.E"))
 def _take(x: Pointer, indices: Longs, out: Pointer, n: Int, columns: Int, rows: Int, width: Int):
     j = int32(width * thread_index())
     if j < n:
         i = div32(j, columns)
-        row = int32(indices[i])
-        row = int32(row + rows) if row < 0 else row
+        row = int32(max(0, min(_row(indices, i, rows), rows - 1)))  # what is no row is found later, see `widen_range`
         at = int32(row * columns + int32(j - i * columns))
         if width == 4:
             a, b, c, d = load4(x, at)
@@ -185,19 +190,13 @@ def _take(x: Pointer, indices: Longs, out: Pointer, n: Int, columns: Int, rows: 
 def take(x, indices, out):
     """out (n, D) = the rows `indices` (int64, n) of x (R, D)."""
     n, (rows, columns) = out.size, x.shape
-    if n:
+    if n and rows:
         width = 4 if n >= maps.WAVE and columns % 4 == 0 and not (x.offset | out.offset) & 15 else 1
         _take[blocks(-(-n // width)), THREADS](x, indices, out, n, columns, rows, width)
 
 
 WARPS = THREADS // WARP
 COLUMNS = 4 * WARP  # that a warp sums at once: four per thread, WARP apart
-
-
-@device_function
-def _row(indices, i, rows):
-    row = int32(indices[i])
-    return int32(row + rows) if row < 0 else row
 
 
 @device_function
@@ -225,7 +224,7 @@ def _sum_rows(grad: Pointer, indices: Longs, out: Pointer, count: Int, columns: 
             far = _is_row(indices, j + 2 * WARP, i, rows, row) | _is_row(indices, j + 3 * WARP, i, rows, row)
             seen = cuda.any_sync(0xFFFFFFFF, near | far)
             start = int32(start + 4 * WARP)
-        if not seen:
+        if not seen and 0 <= row < rows:
             c = int32(cuda.blockIdx.y * COLUMNS + lane)
             in0, in1, in2, in3 = c < columns, c + 32 < columns, c + 64 < columns, c + 96 < columns
             sum0, sum1, sum2, sum3 = T(0), T(0), T(0), T(0)

@@ -13,6 +13,7 @@ from minigrad.kernels.cuda.loss_kernels import (
     label_range,
     nll_grad,
     nll_rows,
+    wider_range,
 )
 from minigrad.kernels.cuda.memory import scratch
 from minigrad.kernels.cuda.reduce_blocks import BUSY, plan, tiles
@@ -121,3 +122,8 @@ def target_range(target, out, ignore_index):
     ends = scratch(2 * count, np.int64)
     label_range[count, THREADS](target, ends, target.size, chunk, 0, 0, *words)
     label_range[1, THREADS](ends, out, count, tiles(count, THREADS) * THREADS, 1, 1, *words)
+
+
+def widen_range(bounds, kept):
+    """kept int64 (2,) = from the smaller of both lower ends to the larger of both upper ends; bounds is such a range."""
+    wider_range[1, 1](bounds, kept)

@@ -251,3 +251,8 @@ def label_range(labels: Pointer["int64"], out: Pointer["int64"], size: Int, chun
             _store_range(lowest, highest, out)
         else:
             out[2 * cuda.blockIdx.x], out[2 * cuda.blockIdx.x + 1] = lowest, highest
+
+
+@kernel
+def wider_range(bounds: Pointer["int64"], kept: Pointer["int64"]):
+    kept[0], kept[1] = min(kept[0], bounds[0]), max(kept[1], bounds[1])

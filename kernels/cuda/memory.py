@@ -1,6 +1,7 @@
 """Memory on the device, wherever that is: on a GPU (`driver`) or in the emulator."""
 
 import threading
+from contextlib import contextmanager
 
 from minigrad.kernels.cuda import toolkit
 
@@ -18,21 +19,20 @@ from_host, to_host = backend.from_host, backend.to_host
 stream_number, synchronize = backend.stream_number, backend.synchronize
 
 
-
 class _Scratch(threading.local):
     """Each Python thread's: launches of another may come between two that hand something over."""
 
     memory = None
 
 
-_scratch, _outgrown = _Scratch(), []
+_scratch = _Scratch()
 
 
 def scratch(count, dtype):
     """An array of at least `count` elements for a kernel's intermediate results.
 
     One piece of memory serves all kernels, since they run one after the other on one stream; whoever is launched next
-    may overwrite it. It only grows, by doubling, and what it has outgrown stays for recordings that refer to it.
+    may overwrite it. It only grows, by doubling.
     """
     from minigrad.kernels.cuda.array import DeviceArray, np
 
@@ -40,5 +40,16 @@ def scratch(count, dtype):
     nbytes = max(1 << 16, count * dtype.itemsize)
     if _scratch.memory is None or _scratch.memory.size < nbytes:
         _scratch.memory = allocate(1 << (nbytes - 1).bit_length())
-        _outgrown.append(_scratch.memory)
     return DeviceArray((count,), dtype, _scratch.memory)
+
+
+@contextmanager
+def own_scratch():
+    """Inside, scratch memory is another piece of the size that this thread's has reached: for a recording, which another
+    thread may replay between two launches of this one. Yields the `Memory` (None if there was none), to be kept."""
+    before = _scratch.memory
+    _scratch.memory = before and allocate(before.size)
+    try:
+        yield _scratch.memory
+    finally:
+        _scratch.memory = before

@@ -71,6 +71,7 @@ from minigrad.kernels.reference.loss import (
     nll_loss_backward,
     nll_loss_forward,
     target_range,
+    widen_range,
 )
 from minigrad.kernels.reference.matmul import linear_forward, linear_forward_workspace, matmul, matmul_workspace
 from minigrad.kernels.reference.norm import layer_norm_backward, layer_norm_forward
@@ -190,4 +191,5 @@ __all__ = [
     "target_range",
     "variance",
     "where",
+    "widen_range",
 ]

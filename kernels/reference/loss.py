@@ -96,3 +96,8 @@ def target_range(target, out, ignore_index):
     """out int64 (2,) = the smallest and the largest label that is not ignored; 0, -1 if there is none."""
     kept = target[target != ignore_index]
     out[...] = (kept.min(), kept.max()) if kept.size else (0, -1)
+
+
+def widen_range(bounds, kept):
+    """kept int64 (2,) = from the smaller of both lower ends to the larger of both upper ends; bounds is such a range."""
+    kept[...] = min(kept[0], bounds[0]), max(kept[1], bounds[1])

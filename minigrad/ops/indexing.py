@@ -7,10 +7,11 @@ import numpy as np
 from minigrad.dtypes import bool as bool_
 from minigrad.dtypes import int64, is_float
 from minigrad.function import Function
-from minigrad.modes import on_host
 from minigrad.ops.common import broadcast_shapes, check_tensor, contiguous_strides, product
 from minigrad.ops.shape import Slice, Unslice, permute, reshape
 from minigrad.tensor import Tensor
+
+NO_INDEX = -(2**63)  # what no tensor of indices holds for itself
 
 
 class Take(Function):
@@ -180,13 +181,6 @@ def _separated(index):
     return not all(advanced[first : last + 1])
 
 
-def _check_rows(indices, count):
-    values = indices.numpy()
-    if values.size and (values.min() < 0 or values.max() >= count):
-        wrong = values[(values < 0) | (values >= count)].flat[0]
-        raise IndexError(f"embedding: expected indices from 0 to {count - 1}, got {wrong}")
-
-
 def embedding(indices, weight):
     """Rows of `weight` by index.
 
@@ -202,7 +196,7 @@ def embedding(indices, weight):
     Raises
     ------
     IndexError
-        If an index is negative or not below num_embeddings.
+        If an index is negative or not below num_embeddings; on a GPU when a value is read next.
     """
     check_tensor("embedding", indices, "indices")
     check_tensor("embedding", weight, "weight")
@@ -210,7 +204,9 @@ def embedding(indices, weight):
         raise TypeError(f"embedding: expected indices of dtype int64, got {indices.dtype}")
     if weight.ndim != 2:
         raise ValueError(f"embedding: expected weight of shape (num_embeddings, embedding_dim), got {weight.shape}")
-    on_host(lambda: _check_rows(indices, weight.shape[0]))
+    device, bounds = indices.device, indices.device.empty((2,), int64)
+    device.kernels.target_range(indices.data.reshape((-1, 1)), bounds, NO_INDEX)
+    device.check_range(bounds, IndexError, "embedding: expected indices", weight.shape[0])
     rows = Take.apply(weight, reshape(indices, (indices.numel(),)))
     return reshape(rows, (*indices.shape, weight.shape[1]))
 

@@ -6,7 +6,8 @@ from agreement import FLOATS, empty, numbers
 from cuda_agreement import check
 from test_index import DISTINCT, REPEATED
 
-from minigrad.kernels.cuda import emulator, maps
+from minigrad.kernels import cuda
+from minigrad.kernels.cuda import array, emulator, maps
 
 # Views whose neighbours lie along another axis than the last one, with ragged tiles
 TRANSPOSED = (
@@ -46,6 +47,16 @@ def test_take(dtype):
     for rows, width, count in ((1, 1, 1), (7, 3, 0), (10, 33, 50), (5, 8, 9)):
         indices = np.random.default_rng(0).integers(-rows, rows, count)
         check("take", (numbers((rows, width), dtype), indices, empty((count, width), dtype)), {2}, 0)
+
+
+def test_indices_that_are_no_rows_touch_nothing_else():
+    """Whoever calls has the next read of a value say so; until then no memory of others is read or written."""
+    indices = np.array([0, 4, -5, 2**20, 3])
+    out, found, total = array.empty((5, 2), np.float32), array.from_host(indices), array.empty((4, 2), np.float32)
+    cuda.take(array.from_host(np.ones((4, 2), np.float32)), found, out)
+    cuda.take_backward(array.from_host(np.ones((5, 2), np.float32)), found, total)
+    assert out.numpy()[[0, 4]].tolist() == [[1.0, 1.0]] * 2
+    assert total.numpy().tolist() == [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0], [1.0, 1.0]]
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

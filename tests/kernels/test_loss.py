@@ -96,3 +96,10 @@ def test_target_range():
         target = np.array(values, np.int64)[:, None]
         assert tuple(run("target_range", (target, empty(2, np.int64), IGNORED))[1]) == wanted
         check("target_range", (target, empty(2, np.int64), IGNORED), {1})
+
+
+def test_widen_range():
+    for bounds, kept, wanted in (((2, 5), (0, -1), (0, 5)), ((-3, 1), (0, 4), (-3, 4)), ((0, -1), (0, 4), (0, 4))):
+        arguments = np.array(bounds), np.array(kept)
+        assert tuple(run("widen_range", arguments)[1]) == wanted
+        check("widen_range", arguments, {1})
