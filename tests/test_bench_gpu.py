@@ -63,6 +63,18 @@ def test_a_row_that_fails_leaves_the_others(monkeypatch):
     assert report["rows"][1]["seconds"]["minigrad"] > 0
 
 
+def test_another_library_that_fails_leaves_our_figures(monkeypatch):
+    class Failing:
+        def prepare(self, row):
+            raise RuntimeError("no graph\nof that")
+
+    taking_part = {**measure.libraries(), "torch graphs": (Failing(), None, ())}
+    monkeypatch.setattr(measure, "libraries", lambda: taking_part)
+    report = measure.run(some("add"), turns=1)
+    assert report["rows"][0]["seconds"].keys() >= {"minigrad"} and "error" not in report["rows"][0]
+    assert "| failed: RuntimeError: no graph of that |" in page.render(report)
+
+
 def test_targets_are_judged():
     entry = {"name": "add 256 MiB, forward", "group": "memory", "work": 1.0, "unit": "B", "share of copy": 0.9,
              "seconds": {"minigrad": 1.0, "torch": 0.9}, "ratios": {"minigrad": 1.0, "torch": 0.9}}

@@ -125,5 +125,5 @@ def target_range(target, out, ignore_index):
 
 
 def widen_range(bounds, kept):
-    """kept int64 (2,) = from the smaller of both lower ends to the larger of both upper ends; bounds is such a range."""
+    """kept int64 (2,) = from the smaller lower end to the larger upper end of both ranges."""
     wider_range[1, 1](bounds, kept)

@@ -45,8 +45,11 @@ def scratch(count, dtype):
 
 @contextmanager
 def own_scratch():
-    """Inside, scratch memory is another piece of the size that this thread's has reached: for a recording, which another
-    thread may replay between two launches of this one. Yields the `Memory` (None if there was none), to be kept."""
+    """Inside, scratch memory is another piece of the size that this thread's has reached: for a recording.
+
+    Another thread may replay it between two launches of this one. Yields the `Memory` (None if there was none): it has
+    to be kept as long as the recording.
+    """
     before = _scratch.memory
     _scratch.memory = before and allocate(before.size)
     try:

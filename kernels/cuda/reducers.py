@@ -3,6 +3,7 @@
 from minigrad.kernels.cuda.language import (
     THREADS,
     WARP,
+    Float,
     Int,
     Pointer,
     T,
@@ -85,7 +86,7 @@ def reducer(name, start, element, combine, finish, word=unchanged, centred=False
     lanes = 4 if by_four else 1
 
     def reduce(x: Pointer, centre: Pointer, out: Pointer, rows: Int, length: Int, inner: Int, chunk: Int, strips: Int,
-               divisor: Int):
+               divisor: Float):
         m, k, there = place(rows, inner, strips)
         part, parts, down = int32(cuda.blockIdx.y), int32(cuda.gridDim.y), int32(cuda.blockDim.y)
         stop = int32(min((part + 1) * chunk, length))

@@ -21,7 +21,7 @@ def test_sums(name, dtype):
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_variance(dtype):
     for shape in SHAPES:
-        for correction in (0, 1):
+        for correction in (0, 1, 0.5):
             x = numbers(shape, dtype) + dtype(5)
             check("variance", (x, x.mean(axis=1), empty((shape[0], shape[2]), dtype), correction), {2}, 16, 32)
 

@@ -102,15 +102,22 @@ def run(rows, turns=TURNS, seconds=SECONDS, progress=lambda text: None):
 
 
 def _measure(row, entry, taking_part, turns, seconds):
-    """Add to a row's entry its times, or what went wrong: the other rows are to be measured all the same."""
+    """Add to a row's entry its times, or what went wrong: the other rows, and minigrad's figures where another library
+    fails, are to be had all the same."""
     calls, expected, label = {}, None, ""
     try:
         for label, (library, clock, modes) in taking_part.items():
             if modes and row.mode not in modes:
                 continue
-            call, results = library.prepare(row)
-            for _ in range(row.checked_calls):
-                call()
+            try:
+                call, results = library.prepare(row)
+                for _ in range(row.checked_calls):
+                    call()
+            except Exception as error:
+                if label == "minigrad":
+                    raise
+                entry.setdefault("failed", {})[label] = _sentence(error)
+                continue
             if label != "torch graphs":
                 expected = _reference(row) if expected is None else expected
                 check(results(), expected, row)
@@ -120,10 +127,15 @@ def _measure(row, entry, taking_part, turns, seconds):
     except Mismatch as error:
         entry["error"] = f"{label}: {error}"
     except Exception as error:  # of either library: out of memory, a launch that the card refuses
-        traceback.print_exc()
-        entry["error"] = f"{label}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        entry["error"] = f"{label}: {_sentence(error)}"
     else:
         entry["ratios"] = {label: took / entry["seconds"]["minigrad"] for label, took in entry["seconds"].items()}
+
+
+def _sentence(error):
+    """An error in a line, for a table; the rest goes to the terminal."""
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _reference(row):

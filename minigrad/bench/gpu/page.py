@@ -44,8 +44,8 @@ def render(report):
         lines.append(_target_line(target, report["rows"]))
     for group in dict.fromkeys(row["group"] for row in report["rows"]):
         rows = [row for row in report["rows"] if row["group"] == group]
-        others = [label for label in dict.fromkeys(name for row in rows for name in row["seconds"])
-                  if label != "minigrad"]
+        others = [label for label in dict.fromkeys(name for row in rows for name in
+                                                   (*row["seconds"], *row.get("failed", ()))) if label != "minigrad"]
         lines += ["", f"## {group.capitalize()}", "",
                   "| " + " | ".join([group, "minigrad", "rate", *others]) + " |",
                   "| --- |" + " ---: |" * (2 + len(others))]
@@ -82,6 +82,7 @@ def _line(row, others):
     rate = row["work"] / took
     rate = f"{rate / 1e9:,.0f} GB/s, {row['share of copy']:.0%} of a copy" if row["unit"] == "B" \
         else f"{rate / 1e12:.2f} TFLOP/s"
-    cells = [f"{row['seconds'][label] * 1e6:,.1f} µs **{row['ratios'][label]:.2f}x**" if label in row["seconds"] else ""
-             for label in others]
+    failed = row.get("failed", {})
+    cells = [f"{row['seconds'][label] * 1e6:,.1f} µs **{row['ratios'][label]:.2f}x**" if label in row["seconds"]
+             else f"failed: {failed[label]}" if label in failed else "" for label in others]
     return f"| {row['name']} | {took * 1e6:,.1f} µs | {rate} |" + "".join([f" {cell} |" for cell in cells])
