@@ -28,6 +28,7 @@ class Card:
     def __init__(self):
         self.log, self.limit, self.used = [], 1 << 20, 0
         self.current = set()  # threads in which it is current
+        self.copies, self.pinned = 0, {}
 
     def allocate(self, size, stream):
         assert threading.get_ident() in self.current
@@ -61,9 +62,20 @@ class Stream:
     def wait(self, other):
         self.card.log.append(("wait", other))
 
+    def record(self, event):
+        event.position = self.card.copies
+
     @staticmethod
     def from_handle(handle):
         return SimpleNamespace(wait=lambda stream: stream.card.log.append((handle, "waits")))
+
+
+class Event:
+    def __init__(self, card):
+        self.card, self.position = card, None
+
+    def sync(self):
+        self.card.log.append(("copied", self.position))
 
 
 class Builder:
@@ -88,7 +100,7 @@ def card(monkeypatch):
     device = SimpleNamespace(
         set_current=lambda: card.current.add(threading.get_ident()), create_stream=lambda: Stream(card),
         compute_capability=(9, 0), name="a card", device_id=0, sync=lambda: card.log.append("all"),
-        memory_resource=SimpleNamespace(allocate=card.allocate, handle=5),
+        memory_resource=SimpleNamespace(allocate=card.allocate, handle=5), create_event=lambda: Event(card),
     )
 
     def launch(queue, config, loaded, *arguments):
@@ -97,6 +109,7 @@ def card(monkeypatch):
 
     def copy(target, source, size, handle):
         assert threading.get_ident() in card.current
+        card.copies += 1
         ctypes.memmove(target, source, size)
         assert handle == 77
         return (api.CUresult.CUDA_SUCCESS,)
@@ -111,6 +124,13 @@ def card(monkeypatch):
     ))
     for name in ("cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync", "cuMemcpyDtoDAsync"):
         monkeypatch.setattr(api, name, copy)
+    def pin(size, flags):
+        memory = (ctypes.c_uint8 * size)()
+        card.pinned[ctypes.addressof(memory)] = memory
+        return api.CUresult(0), ctypes.addressof(memory)
+
+    monkeypatch.setattr(api, "cuMemHostAlloc", pin)
+    monkeypatch.setattr(api, "cuMemFreeHost", lambda address: (card.pinned.pop(address), (api.CUresult(0),))[1])
     monkeypatch.setattr(api, "cuMemPoolTrimTo", lambda pool, keep: (card.log.append("trim"), (api.CUresult(0),))[1])
     monkeypatch.setattr(api, "cuMemGetInfo", lambda: (api.CUresult(0), 3 << 20, 8 << 30))
     card.driver = importlib.import_module("minigrad.kernels.cuda.driver")
@@ -147,10 +167,30 @@ def test_arguments(uncompiled):
 def test_copies(card):
     x = array.empty((3,), np.float32)
     card.driver.from_host(x, np.array([1.0, 2.0, 3.0], np.float32))
+    assert card.log == []  # nothing waits for values that are sent
     assert card.driver.to_host(x).tolist() == [1, 2, 3] and card.log[-1] == "sync"
     y = array.empty((3,), np.float32)
     card.driver.copy(x, y)
     assert card.driver.to_host(y).tolist() == [1, 2, 3]
+
+
+def test_values_are_sent_by_way_of_pinned_memory(card):
+    """Each piece is used again when its last copy is done, and not before; a larger one takes its place."""
+    x, driver = array.empty((50_000,), np.float32), card.driver
+    for count in (3, 4, 5, 6):
+        driver.from_host(x[:count], np.arange(count))
+    assert card.log == [] and len(card.pinned) == 4
+    driver.from_host(x[:2], np.arange(2))
+    assert card.log == [("copied", 1)] and len(card.pinned) == 4
+    driver.from_host(x, np.arange(50_000))
+    assert card.log == [("copied", 1), ("copied", 2)]
+    assert sorted(map(len, card.pinned.values())) == [1 << 16] * 3 + [1 << 18]
+    assert driver.to_host(x).tolist() == list(range(50_000))
+    driver._stage.LARGEST = 100
+    del card.log[:]
+    driver.from_host(x, np.zeros(50_000))
+    assert card.log == ["sync"] and not driver.to_host(x).any()
+    driver.from_host(x[:0], np.zeros(0))
 
 
 def test_memory_goes_back_and_runs_out(card):

@@ -1,8 +1,8 @@
 """The kernels on a GPU: compiled by Numba, linked and launched through cuda.core.
 
 Numba's own launcher takes 40 us of Python for three arrays; a launch here hands over one word per array. Everything
-runs on one stream of ours, memory comes from CUDA's stream-ordered pool, and nothing waits for it but
-copies from and to the host, and memory shared with other libraries when it goes back.
+runs on one stream of ours, memory comes from CUDA's stream-ordered pool, and nothing waits for it but copies to the
+host, large ones from there, and memory shared with other libraries when it goes back.
 """
 
 import ctypes
@@ -86,10 +86,42 @@ def _handle():
     return int(_here.stream.handle)
 
 
+class _Stage:
+    """Pinned memory that values are copied from while Python goes on: a few pieces in turn, free when copied."""
+
+    PIECES, LARGEST = 4, 8 << 20
+
+    def __init__(self):
+        self.lock, self.turn = threading.Lock(), 0
+        self.pieces = [(0, 0, None)] * self.PIECES  # address, bytes, the event after the last copy
+
+    def send(self, array, values):
+        """Start to overwrite a device array; `values` are copied when this returns."""
+        with self.lock:
+            self.turn = (self.turn + 1) % self.PIECES
+            address, size, copied = self.pieces[self.turn]
+            if copied is not None:
+                copied.sync()
+            if size < values.nbytes:
+                if address:
+                    _check(api.cuMemFreeHost(address))
+                size = 1 << max(16, (values.nbytes - 1).bit_length())
+                address, copied = int(_check(api.cuMemHostAlloc(size, 0))), device.create_event()
+                self.pieces[self.turn] = address, size, copied
+            ctypes.memmove(address, values.ctypes.data, values.nbytes)
+            _check(api.cuMemcpyHtoDAsync(array.address, address, values.nbytes, _handle()))
+            _here.stream.record(copied)
+
+
+_stage = _Stage()
+
+
 def from_host(array, values):
-    """Overwrite a device array. The copy is done with `values` when this returns: the driver stages pageable memory."""
+    """Overwrite a device array; `values` may change when this returns."""
     values = np.ascontiguousarray(values, array.dtype)
-    if array.size:
+    if 0 < values.nbytes <= _stage.LARGEST:
+        _stage.send(array, values)
+    elif array.size:
         _check(api.cuMemcpyHtoDAsync(array.address, values.ctypes.data, array.nbytes, _handle()))
         stream.sync()
 
