@@ -7,7 +7,6 @@ import ast
 import contextlib
 import io
 import re
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +105,9 @@ def with_lines(text):
     return text
 
 
-PYTHON = re.compile(rf"^```python\n(?P<code>.*?)^```\n(?:\n{OUTPUT}\n```\n(?P<printed>.*?)```\n{END}\n)?", re.DOTALL | re.M)
+PYTHON = re.compile(
+    rf"^```python\n(?P<code>.*?)^```\n(?:\n{OUTPUT}\n```\n(?P<printed>.*?)```\n{END}\n)?", re.DOTALL | re.MULTILINE
+)
 
 
 def blocks(text):
@@ -122,7 +123,7 @@ def run(codes):
             stream = io.StringIO()
             with contextlib.redirect_stdout(stream):
                 exec(compile(code, f"docs/batchnorm.md, code block {number + 1}", "exec"), namespace)
-            printed.append(textwrap.dedent(stream.getvalue().rstrip() + "\n") if stream.getvalue().strip() else "")
+            printed.append(stream.getvalue())
     return printed, namespace
 
 
