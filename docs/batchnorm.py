@@ -19,7 +19,7 @@ END = "<!-- end -->"
 REFERENCE, NJIT = "kernels/reference/batch_norm.py", "kernels/cpu/batch_norm.py"
 OP, LAYER = "minigrad/ops/norm.py", "layers/norm.py"
 
-# Of every block of lines: (what it is, file, function, text that stands in one line of the function).
+# Of every block of lines: (what it is, file, function or class, text that stands in one line of it).
 LINES = {
     "activations": (
         ("layer, checks the shape", LAYER, "_BatchNorm.run", "check_input("),
@@ -27,7 +27,7 @@ LINES = {
         ("njit, chooses rows or images", NJIT, "batch_norm_statistics", "return statistics_of_rows"),
     ),
     "statistics": (
-        ("Function", OP, "BatchNorm.forward", "k.batch_norm_statistics("),
+        ("Function", OP, "BatchNorm", "k.batch_norm_statistics("),
         ("reference, mean", REFERENCE, "batch_norm_statistics", "mean[...] ="),
         ("reference, variance", REFERENCE, "batch_norm_statistics", "variance[...] ="),
         ("njit, (N, C): mean", NJIT, "statistics_of_rows", "total_of("),
@@ -36,7 +36,7 @@ LINES = {
         ("njit, images: squares so far", NJIT, "_plane_statistics", "squares += "),
     ),
     "normalise": (
-        ("Function", OP, "BatchNorm.normalise", "kernels.batch_norm_forward("),
+        ("Function", OP, "BatchNorm", "kernels.batch_norm_forward("),
         ("reference", REFERENCE, "_normalised", "y = (x -"),
         ("njit, 1 / deviation", NJIT, "_rstd", "return"),
         ("njit, (N, C)", NJIT, "_forward_rows", "target[i] = (source[i]"),
@@ -49,18 +49,18 @@ LINES = {
         ("njit, images", NJIT, "_affine", "scale = rstd * weight[c]"),
     ),
     "running": (
-        ("Function", OP, "BatchNorm.forward", "k.batch_norm_running("),
+        ("Function", OP, "BatchNorm", "k.batch_norm_running("),
         ("reference, mean", REFERENCE, "batch_norm_running", "running_mean[...] ="),
         ("reference, variance", REFERENCE, "batch_norm_running", "running_var[...] ="),
         ("njit, mean", NJIT, "batch_norm_running", "running_mean[c] ="),
         ("njit, variance", NJIT, "batch_norm_running", "running_var[c] ="),
     ),
     "inference": (
-        ("Function, forward", OP, "BatchNormEval.forward", "return self.normalise("),
-        ("Function, gradient by x", OP, "BatchNormEval.backward", "grad * scale if needs[0]"),
+        ("Function, forward", OP, "BatchNormEval", "self.normalise("),
+        ("Function, gradient by x", OP, "BatchNormEval", "grad * scale if needs[0]"),
     ),
     "backward": (
-        ("Function", OP, "BatchNorm.gradients", "kernels.batch_norm_backward("),
+        ("Function", OP, "BatchNorm", "kernels.batch_norm_backward("),
         ("reference, by beta", REFERENCE, "batch_norm_backward", "grad_bias[...] ="),
         ("reference, by gamma", REFERENCE, "batch_norm_backward", "grad_weight[...] ="),
         ("reference, by x", REFERENCE, "batch_norm_backward", "grad_x[...] ="),
@@ -71,7 +71,7 @@ LINES = {
 
 
 def line_of(path, function, text):
-    """The number of the one line of a function (`Class.method` for methods) that holds a text, and the line itself."""
+    """The number of the one line of a function or class (`Class.method`, too) with a text in it, and the line itself."""
     source = (ROOT / path).read_text("utf-8")
     scope = ast.parse(source)
     for name in function.split("."):
