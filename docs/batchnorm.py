@@ -71,7 +71,7 @@ LINES = {
 
 
 def line_of(path, function, text):
-    """The number of the one line of a function or class (`Class.method`, too) with a text in it, and the line itself."""
+    """The number of the one line of a function, class or `Class.method` that holds a text, and the line itself."""
     source = (ROOT / path).read_text("utf-8")
     scope = ast.parse(source)
     for name in function.split("."):

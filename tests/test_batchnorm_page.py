@@ -1,4 +1,4 @@
-"""docs/batchnorm.md: its code prints what the page says, its lines of code are where it says, its links lead somewhere."""
+"""docs/batchnorm.md: its code prints what the page says, its line numbers are right, its links lead somewhere."""
 
 import importlib.util
 import re
