@@ -42,7 +42,7 @@ class Run:
         norm, linear = self.norm, self.linear
         slope = float(self.activation.negative_slope) if self.kind == "leaky_relu" else 0.0
         if linear is not None:
-            if norm.training and self._linear_fits(x):
+            if norm.training and norm.ghost_batch_size is None and self._linear_fits(x):
                 return LinearBatchNormAct.apply(x, linear.weight, linear.bias, norm.weight, norm.bias,
                                                 running=norm.followed(), eps=norm.eps, activation=self.kind,
                                                 slope=slope)

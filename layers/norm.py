@@ -32,6 +32,13 @@ class _BatchNorm(Module):
         Whether there are a weight and a bias.
     track_running_stats : bool
         Whether running statistics are kept.
+    bias : bool
+        Whether there is a bias beside the weight.
+    ghost_batch_size : int, optional
+        Ghost batch normalization: in training, consecutive sub-batches of so many examples are normalised each with
+        its own statistics. What is left over is a sub-batch too; a single value per channel joins the one before.
+        As in the paper, each sub-batch moves the running statistics, in order, as if it had come alone, and counts in
+        `num_batches_tracked`. Evaluation does not change.
 
     Attributes
     ----------
@@ -46,15 +53,18 @@ class _BatchNorm(Module):
 
     References
     ----------
-    Ioffe and Szegedy, arXiv 1502.03167, algorithms 1 and 2.
+    Ioffe and Szegedy, arXiv 1502.03167, algorithms 1 and 2. Hoffer, Hubara and Soudry, arXiv 1705.08741, algorithm 1
+    (ghost batch normalization).
     """
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True, device=None,
-                 dtype=None, *, bias=True):
+                 dtype=None, *, bias=True, ghost_batch_size=None):
         check_sizes(self, num_features=num_features)
+        if ghost_batch_size is not None:
+            check_sizes(self, ghost_batch_size=ghost_batch_size)
         dtype = as_dtype(dtype or float32)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.affine, self.track_running_stats = affine, track_running_stats
+        self.affine, self.track_running_stats, self.ghost_batch_size = affine, track_running_stats, ghost_batch_size
         self.weight = Parameter(ones(num_features, dtype=dtype, device=device)) if affine else None
         self.bias = Parameter(zeros(num_features, dtype=dtype, device=device)) if affine and bias else None
         tracked = track_running_stats
@@ -90,6 +100,8 @@ class _BatchNorm(Module):
                 f"{type(self).__name__}: expected more than one value per channel in training, "
                 f"got an input of shape {x.shape}"
             )
+        if self.training:
+            params["ghost_batch_size"] = self.ghost_batch_size
         if self.track_running_stats:
             running, counting = (self.running_mean, self.running_var), {}
             if self.training:
@@ -115,7 +127,8 @@ class _BatchNorm(Module):
 
     def extra_repr(self):
         text = f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
-        return f"{text}, track_running_stats={self.track_running_stats}"
+        text = f"{text}, track_running_stats={self.track_running_stats}"
+        return text if self.ghost_batch_size is None else f"{text}, ghost_batch_size={self.ghost_batch_size}"
 
 
 class BatchNorm1d(_BatchNorm):
