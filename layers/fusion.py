@@ -42,7 +42,7 @@ class Run:
         norm, linear = self.norm, self.linear
         slope = float(self.activation.negative_slope) if self.kind == "leaky_relu" else 0.0
         if linear is not None:
-            if norm.training and norm.ghost_batch_size is None and self._linear_fits(x):
+            if norm.learning and norm.ghost_batch_size is None and self._linear_fits(x):
                 return LinearBatchNormAct.apply(x, linear.weight, linear.bias, norm.weight, norm.bias,
                                                 running=norm.followed(), eps=norm.eps, activation=self.kind,
                                                 slope=slope)
@@ -61,7 +61,7 @@ class Run:
             if module._forward_hooks or "forward" in module.__dict__:
                 return False
         mode, norm, pool = modes.current.get(), self.norm, self.pool
-        if mode.anomaly or mode.grad and not norm.training and norm.track_running_stats:
+        if mode.anomaly or mode.grad and not norm.own_statistics:
             return False  # an anomaly is named by its op; fixed statistics have no fused backward
         return pool is None or (
             pool.kernel_size in TWO and pool.stride in TWO and pool.padding in (0, (0, 0))

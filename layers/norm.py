@@ -18,7 +18,7 @@ class _BatchNorm(Module):
 
     In training, mean and (biased) variance are the batch's, and the running statistics follow them:
     ``running = (1 - momentum) * running + momentum * new``, with the unbiased variance. In evaluation the running
-    statistics are used, or the batch's if there are none.
+    statistics are used, or the batch's if there are none; after `freeze` in training too.
 
     Parameters
     ----------
@@ -45,6 +45,8 @@ class _BatchNorm(Module):
     weight, bias : Parameter of shape (C,), or None
     running_mean, running_var : Buffer of shape (C,), or None
     num_batches_tracked : Buffer, int64 of shape (), or None
+    frozen : bool
+        See `freeze`.
 
     Raises
     ------
@@ -71,6 +73,7 @@ class _BatchNorm(Module):
         self.running_mean = Buffer(zeros(num_features, dtype=dtype, device=device)) if tracked else None
         self.running_var = Buffer(ones(num_features, dtype=dtype, device=device)) if tracked else None
         self.num_batches_tracked = Buffer(zeros((), dtype=int64, device=device)) if tracked else None
+        self.frozen, self._stopped = False, ()
         self._rate = None  # (what it was made for, a tensor with the weight of the newest batch)
 
     def reset_running_stats(self):
@@ -88,23 +91,81 @@ class _BatchNorm(Module):
         if self.bias is not None:
             zeros_(self.bias)
 
+    def freeze(self, affine=True):
+        """Normalise with the running statistics as they are, in training too, until `unfreeze`.
+
+        For fine-tuning, where batches are small or differ from those that the statistics come from. Weight and bias
+        stop training as well, as in Keras (``trainable = False``) and torchvision (``FrozenBatchNorm2d``): their
+        ``requires_grad`` becomes False. `train`, `eval` and `load_state_dict` leave the layer frozen; the state dict
+        doesn't say whether it is.
+
+        Parameters
+        ----------
+        affine : bool
+            Whether weight and bias are frozen too.
+
+        Returns
+        -------
+        The layer itself.
+
+        Raises
+        ------
+        ValueError
+            If there are no running statistics.
+        """
+        if self.running_mean is None:
+            raise ValueError(f"{type(self).__name__}: expected running statistics to freeze, got a layer with "
+                             "track_running_stats=False")
+        self.unfreeze()
+        self.frozen = True
+        if affine:
+            members = {"weight": self.weight, "bias": self.bias}
+            self._stopped = tuple([name for name, p in members.items() if p is not None and p.requires_grad])
+            self._let_train(False)
+        return self
+
+    def unfreeze(self):
+        """Undo `freeze`: the batch's statistics in training, and weight and bias train if they did before.
+
+        Returns
+        -------
+        The layer itself.
+        """
+        self._let_train(True)
+        self.frozen, self._stopped = False, ()
+        return self
+
+    def _let_train(self, requires_grad):
+        for name in self._stopped:
+            getattr(self, name).requires_grad_(requires_grad)
+
+    @property
+    def learning(self):
+        """Whether the running statistics follow the batches: in training, unless frozen."""
+        return self.training and not self.frozen
+
+    @property
+    def own_statistics(self):
+        """Whether the batch's own statistics normalise it."""
+        return self.learning or not self.track_running_stats
+
     def forward(self, x):
         return self.run(x, "batch_norm", (BatchNorm, BatchNormEval))
 
     def run(self, x, op, kinds, **params):
         """Check the input and apply one of the Functions `kinds`: the first with the batch's own statistics."""
         check_input(self, self._fits, self._expected, x)
-        own_statistics = self.training or not self.track_running_stats
+        learning, own_statistics = self.learning, self.own_statistics
         if own_statistics and x.data.size <= self.num_features:
             raise ValueError(
                 f"{type(self).__name__}: expected more than one value per channel in training, "
                 f"got an input of shape {x.shape}"
             )
-        if self.training:
+        if learning:
             params["ghost_batch_size"] = self.ghost_batch_size
         if self.track_running_stats:
             running, counting = (self.running_mean, self.running_var), {}
-            if self.training:
+            if learning:
                 counting = {"batches": self.num_batches_tracked, "cumulative": self.momentum is None}
             return run_batch_norm(op, kinds, x, *running, self.weight, self.bias, own_statistics,
                                   self._newest_weight(self.running_mean), self.eps, **counting, **params)
@@ -128,7 +189,8 @@ class _BatchNorm(Module):
     def extra_repr(self):
         text = f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
         text = f"{text}, track_running_stats={self.track_running_stats}"
-        return text if self.ghost_batch_size is None else f"{text}, ghost_batch_size={self.ghost_batch_size}"
+        text += "" if self.ghost_batch_size is None else f", ghost_batch_size={self.ghost_batch_size}"
+        return f"{text}, frozen=True" if self.frozen else text
 
 
 class BatchNorm1d(_BatchNorm):
