@@ -9,6 +9,7 @@ from minigrad.layers.activation import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoi
 from minigrad.layers.container import ModuleList, Sequential
 from minigrad.layers.conv import Conv2d
 from minigrad.layers.dropout import Dropout
+from minigrad.layers.fold import fold_batchnorm
 from minigrad.layers.linear import Embedding, Flatten, Identity, Linear
 from minigrad.layers.loss import (
     BCEWithLogitsLoss,
@@ -28,5 +29,6 @@ __all__ = [
     "GELU", "AdaptiveAvgPool2d", "AvgPool2d", "BCEWithLogitsLoss", "BatchNorm1d", "BatchNorm2d", "Buffer", "Conv2d",
     "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "HuberLoss", "Identity", "L1Loss", "LayerNorm", "LeakyReLU",
     "Linear", "LogSoftmax", "MSELoss", "MaxPool2d", "Module", "ModuleList", "NLLLoss", "Parameter", "ReLU",
-    "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss", "Softmax", "Softplus", "Summary", "Tanh", "init",
+    "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss", "Softmax", "Softplus", "Summary", "Tanh",
+    "fold_batchnorm", "init",
 ]

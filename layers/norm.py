@@ -213,6 +213,40 @@ class BatchNorm2d(_BatchNorm):
         return f"(N, {self.num_features}, H, W)"
 
 
+class Folded(Module):
+    """What stands in the place of a batch normalization that the layer before has taken over (see `fold_batchnorm`).
+
+    It hands on what it gets, if that has the right shape.
+    """
+
+    learning = own_statistics = False  # as of a batch normalization: see `minigrad.layers.fusion`
+
+    def __init__(self, norm):
+        self.was, self.training = type(norm).__name__, False
+        self.num_features, self.dimensions = norm.num_features, 4 if type(norm) is BatchNorm2d else 2
+        like = {"dtype": norm.running_mean.dtype, "device": norm.running_mean.device}
+        self.mean = Buffer(zeros(norm.num_features, **like), persistent=False)
+        self.variance = Buffer(ones(norm.num_features, **like), persistent=False)
+
+    def forward(self, x):
+        check_input(self, self._fits, self._expected, x)
+        return x
+
+    def run(self, x, op, kinds, **params):
+        """What follows, in one op: the second of the Functions with mean 0 and variance 1."""
+        return run_batch_norm(op, kinds, self(x), self.mean, self.variance, None, None, False, 0.0, 0.0, **params)
+
+    def _fits(self, shape):
+        # A linear layer's features are the last dimension, the channels of a BatchNorm1d are the second.
+        return len(shape) == self.dimensions and shape[1] == self.num_features
+
+    def _expected(self):
+        return f"(N, {self.num_features}{', H, W' * (self.dimensions == 4)})"
+
+    def extra_repr(self):
+        return f"{self.was}, {self.num_features}"
+
+
 class LayerNorm(Module):
     """Layer normalization over the last dimensions: ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
