@@ -30,7 +30,7 @@ LINES = {
         ("Function", OP, "BatchNorm", "k.batch_norm_statistics("),
         ("reference, mean", REFERENCE, "batch_norm_statistics", "mean[...] ="),
         ("reference, variance", REFERENCE, "batch_norm_statistics", "variance[...] ="),
-        ("njit, (N, C): mean", NJIT, "statistics_of_rows", "total_of("),
+        ("njit, (N, C): mean", NJIT, "statistics_of_rows", "deviations_from("),
         ("njit, (N, C): variance", NJIT, "statistics_of_rows", "squares_about("),
         ("njit, images: mean so far", NJIT, "_plane_statistics", "center += "),
         ("njit, images: squares so far", NJIT, "_plane_statistics", "squares += "),
