@@ -6,9 +6,11 @@
 
 from minigrad.layers import init
 from minigrad.layers.activation import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
+from minigrad.layers.blocks import ConvBlock, LinearBlock
 from minigrad.layers.container import ModuleList, Sequential
 from minigrad.layers.conv import Conv2d
 from minigrad.layers.dropout import Dropout
+from minigrad.layers.fold import fold_batchnorm
 from minigrad.layers.linear import Embedding, Flatten, Identity, Linear
 from minigrad.layers.loss import (
     BCEWithLogitsLoss,
@@ -26,7 +28,8 @@ from minigrad.layers.summary import Summary
 
 __all__ = [
     "GELU", "AdaptiveAvgPool2d", "AvgPool2d", "BCEWithLogitsLoss", "BatchNorm1d", "BatchNorm2d", "Buffer", "Conv2d",
-    "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "HuberLoss", "Identity", "L1Loss", "LayerNorm", "LeakyReLU",
-    "Linear", "LogSoftmax", "MSELoss", "MaxPool2d", "Module", "ModuleList", "NLLLoss", "Parameter", "ReLU",
-    "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss", "Softmax", "Softplus", "Summary", "Tanh", "init",
+    "ConvBlock", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "HuberLoss", "Identity", "L1Loss", "LayerNorm",
+    "LeakyReLU", "Linear", "LinearBlock", "LogSoftmax", "MSELoss", "MaxPool2d", "Module", "ModuleList", "NLLLoss",
+    "Parameter", "ReLU", "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss", "Softmax", "Softplus", "Summary", "Tanh",
+    "fold_batchnorm", "init",
 ]

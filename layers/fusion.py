@@ -8,12 +8,12 @@ call, and then the children are called one by one.
 from minigrad import modes
 from minigrad.layers.activation import LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from minigrad.layers.linear import Linear
-from minigrad.layers.norm import BatchNorm1d, BatchNorm2d
+from minigrad.layers.norm import BatchNorm1d, BatchNorm2d, Folded
 from minigrad.layers.pooling import MaxPool2d
 from minigrad.ops.fused import BatchNormAct, BatchNormActEval, LinearBatchNormAct, fit_together
 
 # By exact type: a subclass may do anything.
-NORMS = (BatchNorm1d, BatchNorm2d)
+NORMS = (BatchNorm1d, BatchNorm2d, Folded)
 ACTIVATIONS = {ReLU: "relu", LeakyReLU: "leaky_relu", Sigmoid: "sigmoid", Tanh: "tanh", SiLU: "silu"}
 TWO = (2, (2, 2))  # the kernel_size and stride of the windows that a kernel knows
 
@@ -23,7 +23,7 @@ class Run:
 
     Parameters
     ----------
-    norm : BatchNorm1d or BatchNorm2d
+    norm : BatchNorm1d, BatchNorm2d, or Folded
     linear : Linear or None
     activation : Module or None
     pool : MaxPool2d or None
@@ -42,7 +42,7 @@ class Run:
         norm, linear = self.norm, self.linear
         slope = float(self.activation.negative_slope) if self.kind == "leaky_relu" else 0.0
         if linear is not None:
-            if norm.training and self._linear_fits(x):
+            if norm.learning and norm.ghost_batch_size is None and self._linear_fits(x):
                 return LinearBatchNormAct.apply(x, linear.weight, linear.bias, norm.weight, norm.bias,
                                                 running=norm.followed(), eps=norm.eps, activation=self.kind,
                                                 slope=slope)
@@ -61,7 +61,7 @@ class Run:
             if module._forward_hooks or "forward" in module.__dict__:
                 return False
         mode, norm, pool = modes.current.get(), self.norm, self.pool
-        if mode.anomaly or mode.grad and not norm.training and norm.track_running_stats:
+        if mode.anomaly or mode.grad and not norm.own_statistics:
             return False  # an anomaly is named by its op; fixed statistics have no fused backward
         return pool is None or (
             pool.kernel_size in TWO and pool.stride in TWO and pool.padding in (0, (0, 0))
@@ -88,5 +88,8 @@ def plan(modules):
         if position < len(modules) and type(modules[position]) is MaxPool2d:
             pool = modules[position]
             position += 1
+        if type(module) is Folded and pool is None:  # an activation by itself is faster as an op of its own
+            steps += [module] if activation is None else [module, activation]
+            continue
         steps.append(module if linear is activation is pool is None else Run(module, linear, activation, pool))
     return steps

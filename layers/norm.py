@@ -18,7 +18,7 @@ class _BatchNorm(Module):
 
     In training, mean and (biased) variance are the batch's, and the running statistics follow them:
     ``running = (1 - momentum) * running + momentum * new``, with the unbiased variance. In evaluation the running
-    statistics are used, or the batch's if there are none.
+    statistics are used, or the batch's if there are none; after `freeze` in training too.
 
     Parameters
     ----------
@@ -32,12 +32,21 @@ class _BatchNorm(Module):
         Whether there are a weight and a bias.
     track_running_stats : bool
         Whether running statistics are kept.
+    bias : bool
+        Whether there is a bias beside the weight.
+    ghost_batch_size : int, optional
+        Ghost batch normalization: in training, consecutive sub-batches of so many examples are normalised each with
+        its own statistics. What is left over is a sub-batch too; a single value per channel joins the one before.
+        As in the paper, each sub-batch moves the running statistics, in order, as if it had come alone, and counts in
+        `num_batches_tracked`. Evaluation does not change.
 
     Attributes
     ----------
     weight, bias : Parameter of shape (C,), or None
     running_mean, running_var : Buffer of shape (C,), or None
     num_batches_tracked : Buffer, int64 of shape (), or None
+    frozen : bool
+        See `freeze`.
 
     Raises
     ------
@@ -46,21 +55,25 @@ class _BatchNorm(Module):
 
     References
     ----------
-    Ioffe and Szegedy, arXiv 1502.03167, algorithms 1 and 2.
+    Ioffe and Szegedy, arXiv 1502.03167, algorithms 1 and 2. Hoffer, Hubara and Soudry, arXiv 1705.08741, algorithm 1
+    (ghost batch normalization).
     """
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True, device=None,
-                 dtype=None, *, bias=True):
+                 dtype=None, *, bias=True, ghost_batch_size=None):
         check_sizes(self, num_features=num_features)
+        if ghost_batch_size is not None:
+            check_sizes(self, ghost_batch_size=ghost_batch_size)
         dtype = as_dtype(dtype or float32)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.affine, self.track_running_stats = affine, track_running_stats
+        self.affine, self.track_running_stats, self.ghost_batch_size = affine, track_running_stats, ghost_batch_size
         self.weight = Parameter(ones(num_features, dtype=dtype, device=device)) if affine else None
         self.bias = Parameter(zeros(num_features, dtype=dtype, device=device)) if affine and bias else None
         tracked = track_running_stats
         self.running_mean = Buffer(zeros(num_features, dtype=dtype, device=device)) if tracked else None
         self.running_var = Buffer(ones(num_features, dtype=dtype, device=device)) if tracked else None
         self.num_batches_tracked = Buffer(zeros((), dtype=int64, device=device)) if tracked else None
+        self.frozen, self._stopped = False, ()
         self._rate = None  # (what it was made for, a tensor with the weight of the newest batch)
 
     def reset_running_stats(self):
@@ -78,21 +91,81 @@ class _BatchNorm(Module):
         if self.bias is not None:
             zeros_(self.bias)
 
+    def freeze(self, affine=True):
+        """Normalise with the running statistics as they are, in training too, until `unfreeze`.
+
+        For fine-tuning, where batches are small or differ from those that the statistics come from. Weight and bias
+        stop training as well, as in Keras (``trainable = False``) and torchvision (``FrozenBatchNorm2d``): their
+        ``requires_grad`` becomes False. `train`, `eval` and `load_state_dict` leave the layer frozen; the state dict
+        doesn't say whether it is.
+
+        Parameters
+        ----------
+        affine : bool
+            Whether weight and bias are frozen too.
+
+        Returns
+        -------
+        The layer itself.
+
+        Raises
+        ------
+        ValueError
+            If there are no running statistics.
+        """
+        if self.running_mean is None:
+            raise ValueError(f"{type(self).__name__}: expected running statistics to freeze, got a layer with "
+                             "track_running_stats=False")
+        self.unfreeze()
+        self.frozen = True
+        if affine:
+            members = {"weight": self.weight, "bias": self.bias}
+            self._stopped = tuple([name for name, p in members.items() if p is not None and p.requires_grad])
+            self._let_train(False)
+        return self
+
+    def unfreeze(self):
+        """Undo `freeze`: the batch's statistics in training, and weight and bias train if they did before.
+
+        Returns
+        -------
+        The layer itself.
+        """
+        self._let_train(True)
+        self.frozen, self._stopped = False, ()
+        return self
+
+    def _let_train(self, requires_grad):
+        for name in self._stopped:
+            getattr(self, name).requires_grad_(requires_grad)
+
+    @property
+    def learning(self):
+        """Whether the running statistics follow the batches: in training, unless frozen."""
+        return self.training and not self.frozen
+
+    @property
+    def own_statistics(self):
+        """Whether the batch's own statistics normalise it."""
+        return self.learning or not self.track_running_stats
+
     def forward(self, x):
         return self.run(x, "batch_norm", (BatchNorm, BatchNormEval))
 
     def run(self, x, op, kinds, **params):
         """Check the input and apply one of the Functions `kinds`: the first with the batch's own statistics."""
         check_input(self, self._fits, self._expected, x)
-        own_statistics = self.training or not self.track_running_stats
+        learning, own_statistics = self.learning, self.own_statistics
         if own_statistics and x.data.size <= self.num_features:
             raise ValueError(
                 f"{type(self).__name__}: expected more than one value per channel in training, "
                 f"got an input of shape {x.shape}"
             )
+        if learning:
+            params["ghost_batch_size"] = self.ghost_batch_size
         if self.track_running_stats:
             running, counting = (self.running_mean, self.running_var), {}
-            if self.training:
+            if learning:
                 counting = {"batches": self.num_batches_tracked, "cumulative": self.momentum is None}
             return run_batch_norm(op, kinds, x, *running, self.weight, self.bias, own_statistics,
                                   self._newest_weight(self.running_mean), self.eps, **counting, **params)
@@ -115,7 +188,9 @@ class _BatchNorm(Module):
 
     def extra_repr(self):
         text = f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
-        return f"{text}, track_running_stats={self.track_running_stats}"
+        text = f"{text}, track_running_stats={self.track_running_stats}"
+        text += "" if self.ghost_batch_size is None else f", ghost_batch_size={self.ghost_batch_size}"
+        return f"{text}, frozen=True" if self.frozen else text
 
 
 class BatchNorm1d(_BatchNorm):
@@ -136,6 +211,40 @@ class BatchNorm2d(_BatchNorm):
 
     def _expected(self):
         return f"(N, {self.num_features}, H, W)"
+
+
+class Folded(Module):
+    """What stands in the place of a batch normalization that the layer before has taken over (see `fold_batchnorm`).
+
+    It hands on what it gets, if that has the right shape.
+    """
+
+    learning = own_statistics = False  # as of a batch normalization: see `minigrad.layers.fusion`
+
+    def __init__(self, norm):
+        self.was, self.training = type(norm).__name__, False
+        self.num_features, self.dimensions = norm.num_features, 4 if type(norm) is BatchNorm2d else 2
+        like = {"dtype": norm.running_mean.dtype, "device": norm.running_mean.device}
+        self.mean = Buffer(zeros(norm.num_features, **like), persistent=False)
+        self.variance = Buffer(ones(norm.num_features, **like), persistent=False)
+
+    def forward(self, x):
+        check_input(self, self._fits, self._expected, x)
+        return x
+
+    def run(self, x, op, kinds, **params):
+        """What follows, in one op: the second of the Functions with mean 0 and variance 1."""
+        return run_batch_norm(op, kinds, self(x), self.mean, self.variance, None, None, False, 0.0, 0.0, **params)
+
+    def _fits(self, shape):
+        # A linear layer's features are the last dimension, the channels of a BatchNorm1d are the second.
+        return len(shape) == self.dimensions and shape[1] == self.num_features
+
+    def _expected(self):
+        return f"(N, {self.num_features}{', H, W' * (self.dimensions == 4)})"
+
+    def extra_repr(self):
+        return f"{self.was}, {self.num_features}"
 
 
 class LayerNorm(Module):

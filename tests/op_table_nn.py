@@ -173,6 +173,27 @@ for shape, options in [
                 **options
             ),
         )
+for shape, size in [((7, 5), 3), ((5, 2, 3), 2), ((3, 2, 2, 4), 1), ((33, 17), 8)]:
+    add(
+        "batch_norm",
+        lambda x, w, b, size=size: o.ghost_batch_norm(x, size, w, b),
+        shape,
+        shape[1:2],
+        shape[1:2],
+        call=lambda x, w, b, size=size: ops.batch_norm(x, None, None, w, b, True, ghost_batch_size=size),
+        tolerance=1e-4,
+    )
+add(
+    "batch_norm_act",
+    lambda x, w, b: o.max_pool2d(np.tanh(o.ghost_batch_norm(x, 2, w, b)), 2),
+    distinct(3, 2, 4, 5),
+    (2,),
+    (2,),
+    call=lambda x, w, b: ops.batch_norm_act(
+        x, None, None, w, b, True, activation="tanh", max_pool=True, ghost_batch_size=2
+    ),
+    tolerance=1e-4,
+)
 for shape, normalized in [
     ((7, 5), 5),
     ((7, 5), (5,)),

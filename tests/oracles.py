@@ -129,6 +129,15 @@ def batch_norm(x, mean, var, weight=None, bias=None, training=False, momentum=0.
     return y if bias is None else y + bias.reshape(column)
 
 
+def ghost_batch_norm(x, size, weight, bias):
+    """batch_norm of consecutive sub-batches; a rest of one value per channel belongs to the one before."""
+    starts = list(range(0, len(x), size))
+    if len(x) - starts[-1] == 1 and x[0, 0].size == 1:
+        starts.pop()
+    parts = np.split(x, starts[1:])
+    return np.concatenate([batch_norm(part, np.zeros(()), np.ones(()), weight, bias, training=True) for part in parts])
+
+
 def batch_norm_act(x, *args, activation="relu", negative_slope=0.01, max_pool=False, **kwargs):
     """batch_norm, an activation and max_pool2d one after the other."""
     z = batch_norm(x, *args, **kwargs)

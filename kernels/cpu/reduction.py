@@ -203,6 +203,7 @@ def _finish(total, divisor):
 
 
 total_of = sums(lambda x, center: x, False, SUM)
+deviations_from = sums(lambda x, center: x - center, True)
 squares_about = sums(lambda x, center: (x - center) * (x - center), True, SQUARES)
 
 

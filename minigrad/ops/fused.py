@@ -11,7 +11,17 @@ from minigrad.modes import is_grad_enabled
 from minigrad.ops import activation as activations
 from minigrad.ops.common import check_float
 from minigrad.ops.matmul import Linear, linear_gradients
-from minigrad.ops.norm import LEAKY_RELU, RELU, SIGMOID, SILU, TANH, BatchNorm, BatchNormEval, run_batch_norm
+from minigrad.ops.norm import (
+    LEAKY_RELU,
+    RELU,
+    SIGMOID,
+    SILU,
+    TANH,
+    BatchNorm,
+    BatchNormEval,
+    GhostBatchNorm,
+    run_batch_norm,
+)
 from minigrad.ops.pooling import max_pool2d
 from minigrad.tensor import Tensor
 
@@ -42,6 +52,17 @@ class BatchNormAct(BatchNorm):
         elif self.activation != "none":
             y = getattr(activations, self.activation)(y)
         return max_pool2d(y, 2) if self.pool else y
+
+
+class GhostBatchNormAct(BatchNormAct, GhostBatchNorm):
+    """The same for each of several sub-batches by itself"""
+
+    def forward(self, x, weight, bias, running, eps, activation, slope, pool, sizes):
+        self.settings(activation, slope, pool)
+        return GhostBatchNorm.forward(self, x, weight, bias, running, eps, sizes)
+
+
+BatchNormAct.ghost = GhostBatchNormAct
 
 
 class LinearBatchNormAct(BatchNormAct):
@@ -92,7 +113,7 @@ def fit_together(x, weight, bias, *per_feature):
 
 
 def batch_norm_act(x, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1,
-                   eps=1e-5, activation="relu", negative_slope=0.01, max_pool=False):
+                   eps=1e-5, activation="relu", negative_slope=0.01, max_pool=False, *, ghost_batch_size=None):
     """`batch_norm`, an activation, and perhaps ``max_pool2d(..., 2)`` in one op.
 
     Parameters
@@ -105,6 +126,8 @@ def batch_norm_act(x, running_mean=None, running_var=None, weight=None, bias=Non
         Of leaky ReLU.
     max_pool : bool
         Whether to keep only the largest element of each window of 2 x 2 pixels.
+    ghost_batch_size : int, optional
+        As of `batch_norm`.
 
     Raises
     ------
@@ -112,14 +135,14 @@ def batch_norm_act(x, running_mean=None, running_var=None, weight=None, bias=Non
         As of `batch_norm`; if there is no such activation; if no window fits into the image.
     """
     return run_fused("batch_norm_act", x, running_mean, running_var, weight, bias, training, momentum, eps,
-                     activation=activation, slope=negative_slope, pool=max_pool)
+                     activation=activation, slope=negative_slope, pool=max_pool, ghost_batch_size=ghost_batch_size)
 
 
-def run_fused(op, x, *arguments, activation, slope, pool, **counting):
+def run_fused(op, x, *arguments, activation, slope, pool, **options):
     """`run_batch_norm` with what follows."""
     if activation not in ACTIVATIONS:
         raise ValueError(f"{op}: expected activation to be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     if pool and (check_float(op, x).ndim != 4 or min(x.shape[2:]) < 2):
         raise ValueError(f"{op}: expected images of at least 2 x 2 pixels, (N, C, H, W), to pool, got {x.shape}")
-    return run_batch_norm(op, (BatchNormAct, BatchNormActEval), x, *arguments, **counting,
+    return run_batch_norm(op, (BatchNormAct, BatchNormActEval), x, *arguments, **options,
                           activation=activation, slope=float(slope), pool=pool)

@@ -10,8 +10,8 @@ from minigrad.function import Function, apply_multiple
 from minigrad.modes import is_grad_enabled
 from minigrad.ops.common import check_float, check_one_dtype, product
 from minigrad.ops.elementwise import sqrt
-from minigrad.ops.reduction import mean, sum
-from minigrad.ops.shape import reshape
+from minigrad.ops.reduction import mean, reduce_array, sum
+from minigrad.ops.shape import cat, reshape, split
 from minigrad.random import default_generator
 from minigrad.tensor import Tensor
 
@@ -32,26 +32,35 @@ class BatchNorm(Function):
     """
 
     act, slope, pool = LEAKY_RELU, 1.0, 0
+    ghost: type[Function] | None = None  # the same by sub-batches
 
     def forward(self, x, weight, bias, running, eps):
-        k, empty, channels, images = self.device.kernels, self.device.empty, x.shape[1], _images(x)
+        empty, channels, images, out = self.device.empty, x.shape[1], _images(x), self.room(x)
         self.eps = eps
         self.mean, self.variance = empty(channels, x.dtype), empty(channels, x.dtype)
-        k.batch_norm_statistics(images, self.mean, self.variance)
-        if running is not None:  # running_mean, running_var, momentum, batches, cumulative
-            k.batch_norm_running(self.mean, self.variance, *running[:4], x.size // channels, running[4])
-        return self.normalise(x, images, self.mean, self.variance, weight, bias)
-
-    def normalise(self, x, images, mean, variance, weight, bias):
-        """The kernel that does it with statistics from anywhere; `images` is x as (N, C, H, W)."""
-        n, c, h, w = images.shape
-        out = self.device.empty((n, c, h // 2, w // 2) if self.pool else x.shape, x.dtype)
-        weight = _absent(self, x) if weight is None else weight
-        bias = _absent(self, x) if bias is None else bias
-        self.device.kernels.batch_norm_forward(
-            images, mean, variance, weight, bias, _images(out), self.eps, self.act, self.slope, self.pool
-        )
+        self.measure(images, self.mean, self.variance, running)
+        self.normalise(images, self.mean, self.variance, weight, bias, _images(out))
         return out
+
+    def room(self, x):
+        """A new array for the output."""
+        shape = x.shape
+        return self.device.empty((*shape[:2], shape[2] // 2, shape[3] // 2) if self.pool else shape, x.dtype)
+
+    def measure(self, images, mean, variance, running):
+        """Write the statistics of `images` (N, C, H, W), and let the running ones (see `followed`) go after them."""
+        k = self.device.kernels
+        k.batch_norm_statistics(images, mean, variance)
+        if running is not None:  # running_mean, running_var, momentum, batches, cumulative
+            k.batch_norm_running(mean, variance, *running[:4], images.size // mean.size, running[4])
+
+    def normalise(self, images, mean, variance, weight, bias, out):
+        """The kernel that does it with statistics from anywhere."""
+        weight = _absent(self, images) if weight is None else weight
+        bias = _absent(self, images) if bias is None else bias
+        self.device.kernels.batch_norm_forward(
+            images, mean, variance, weight, bias, out, self.eps, self.act, self.slope, self.pool
+        )
 
     def backward(self, grad):
         if is_grad_enabled():
@@ -61,17 +70,21 @@ class BatchNorm(Function):
         return [g if need else None for g, need in zip(grads, self.needs_input_grad, strict=True)]
 
     def gradients(self, x, weight, bias, grad):
-        """dL/dx, dL/dgamma and dL/dbeta as tensors, from the arrays x and dL/dy, by the kernel."""
+        """dL/dx, dL/dgamma and dL/dbeta as tensors, from the arrays x and dL/dy."""
         device, dtype, channels = self.device, x.dtype, x.shape[1]
         empty = device.empty
-        weight = _absent(self, x) if weight is None else weight.data
-        bias = _absent(self, x) if bias is None else bias.data
         dx, dgamma, dbeta = empty(x.shape, dtype), empty(channels, dtype), empty(channels, dtype)
-        device.kernels.batch_norm_backward(
-            _images(x), self.mean, self.variance, weight, bias, _images(grad), _images(dx), dgamma, dbeta, self.eps,
-            self.act, self.slope, self.pool,
-        )  # fmt: skip
+        self.differentiate(_images(x), self.mean, self.variance, weight, bias, _images(grad), _images(dx), dgamma,
+                           dbeta)
         return Tensor(dx, device), Tensor(dgamma, device), Tensor(dbeta, device)
+
+    def differentiate(self, images, mean, variance, weight, bias, *arrays):
+        """The kernel: dL/dy (N, C, H, W) among the arrays is read, dL/dx, dL/dgamma and dL/dbeta are written."""
+        weight = _absent(self, images) if weight is None else weight.data
+        bias = _absent(self, images) if bias is None else bias.data
+        self.device.kernels.batch_norm_backward(
+            images, mean, variance, weight, bias, *arrays, self.eps, self.act, self.slope, self.pool
+        )
 
     def compose(self, x, weight, bias):
         dims, column = (0, *range(2, x.ndim)), (1, x.shape[1]) + (1,) * (x.ndim - 2)
@@ -79,6 +92,72 @@ class BatchNorm(Function):
         y = centred * inverse_std
         y = y if weight is None else y * reshape(weight, column)
         return y if bias is None else y + reshape(bias, column)
+
+
+class GhostBatchNorm(BatchNorm):
+    """The same for each of several sub-batches by itself: x[:4], x[4:8], ... with statistics of their own
+
+    The kernels get slices of the arrays, nothing is copied. Every sub-batch has a row of `mean` and `variance`, and a
+    row of dL/dgamma and dL/dbeta, which are added up.
+    """
+
+    def forward(self, x, weight, bias, running, eps, sizes):
+        images, out, many = _images(x), self.room(x), (len(sizes), x.shape[1])
+        self.eps, self.sizes = eps, sizes
+        self.mean, self.variance = self.device.empty(many, x.dtype), self.device.empty(many, x.dtype)
+        rows = _cut(images, sizes), _cut(_images(out), sizes), _rows(self.mean), _rows(self.variance)
+        for part, result, *moments in zip(*rows, strict=True):
+            self.measure(part, *moments, running)
+            self.normalise(part, *moments, weight, bias, result)
+        return out
+
+    def gradients(self, x, weight, bias, grad):
+        device, sizes = self.device, self.sizes
+        dx, dgamma, dbeta = [device.empty(shape, x.dtype) for shape in (x.shape, self.mean.shape, self.mean.shape)]
+        images = [_cut(_images(array), sizes) for array in (x, grad, dx)]
+        rows = [_rows(array) for array in (self.mean, self.variance, dgamma, dbeta)]
+        for part, above, below, middle, spread, *of_gamma_and_beta in zip(*images, *rows, strict=True):
+            self.differentiate(part, middle, spread, weight, bias, above, below, *of_gamma_and_beta)
+        totals = [reduce_array(self, device.kernels.sum, array, (0,)).reshape(-1) for array in (dgamma, dbeta)]
+        return Tensor(dx, device), *[Tensor(total, device) for total in totals]
+
+    def compose(self, x, weight, bias):
+        return cat([BatchNorm.compose(self, part, weight, bias) for part in split(x, self.sizes)])
+
+
+BatchNorm.ghost = GhostBatchNorm
+
+
+def sub_batches(op, shape, size):
+    """How many examples each sub-batch of `size` has.
+
+    What is left over is a sub-batch of its own, but if it is a single value per channel, which has no variance: then it
+    joins the one before.
+    """
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"{op}: expected ghost_batch_size to be an int >= 1, got {size!r}")
+    if size == 1 == product(shape[2:]):
+        raise ValueError(f"{op}: expected more than one value per channel in every sub-batch, got ghost_batch_size 1 "
+                         f"and an input of shape {shape}")
+    many, rest = divmod(shape[0], size)
+    sizes = [size] * many + [rest] * (rest > 0)
+    return [*sizes[:-2], size + 1] if many and rest == 1 == product(shape[2:]) else sizes
+
+
+def _cut(array, sizes):
+    """Consecutive parts along the first dimension, in the same memory."""
+    parts, start, flat, row = [], 0, array.ravel(), array.shape[1:]
+    step = product(row)
+    for size in sizes:
+        parts.append(flat[start * step : (start + size) * step].reshape((size, *row)))
+        start += size
+    return parts
+
+
+def _rows(matrix):
+    """The rows of a matrix, in the same memory."""
+    width, flat = matrix.shape[1], matrix.ravel()
+    return [flat[start : start + width] for start in range(0, matrix.size, width)]
 
 
 def _images(x):
@@ -99,8 +178,9 @@ class BatchNormEval(BatchNorm):
     """y = f((x - running_mean) / sqrt(running_var + eps) gamma + beta): the statistics are constants"""
 
     def forward(self, x, weight, bias, mean, variance, eps):
-        self.eps = eps
-        return self.normalise(x, _images(x), mean, variance, weight, bias)
+        self.eps, out = eps, self.room(x)
+        self.normalise(_images(x), mean, variance, weight, bias, _images(out))
+        return out
 
     def backward(self, grad):
         x, weight, _, mean, variance = self.inputs
@@ -209,7 +289,7 @@ def _fit(x, *parameters):
 
 
 def run_batch_norm(op, kinds, x, running_mean, running_var, weight, bias, training, momentum, eps, batches=None,
-                   cumulative=False, **params):
+                   cumulative=False, ghost_batch_size=None, **params):
     """Check the arguments of `batch_norm` and apply one of two Functions, the first in training.
 
     Parameters
@@ -221,6 +301,8 @@ def run_batch_norm(op, kinds, x, running_mean, running_var, weight, bias, traini
         In training it is counted up with the running statistics.
     cumulative : bool
         Whether to set the tensor `momentum` to ``1 / batches`` first.
+    ghost_batch_size : int, optional
+        In training, the first Function's `ghost` takes its place.
     **params
         For the Function.
     """
@@ -234,12 +316,16 @@ def run_batch_norm(op, kinds, x, running_mean, running_var, weight, bias, traini
         raise ValueError(
             f"{op}: expected more than one value per channel in training, got an input of shape {x.shape}"
         )
-    running = None
+    running, sizes = None, None
+    if ghost_batch_size is not None:
+        sizes = sub_batches(op, x.data.shape, ghost_batch_size)
     if running_mean is not None and running_var is not None:
         if running_mean.device is not x.device:
             raise ValueError(f"{op}: expected all tensors on one device, got {x.device} and running statistics on "
                              f"{running_mean.device}")
         running = followed(running_mean, running_var, momentum, batches, cumulative)
+    if sizes is not None:
+        return kinds[0].ghost.apply(x, weight, bias, running=running, eps=eps, sizes=sizes, **params)
     return kinds[0].apply(x, weight, bias, running=running, eps=eps, **params)
 
 
@@ -255,7 +341,8 @@ def followed(running_mean, running_var, momentum, batches=None, cumulative=False
     return running_mean.data, running_var.data, momentum.data, count, int(cumulative)
 
 
-def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5,
+               *, ghost_batch_size=None):
     """Batch normalization: ``(x - mean) / sqrt(var + eps) * weight + bias`` per channel.
 
     Parameters
@@ -271,19 +358,24 @@ def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, t
     momentum : float or Tensor of shape (1,)
     eps : float
         Added to the variance.
+    ghost_batch_size : int, optional
+        In training, consecutive sub-batches of so many examples are normalised each by itself, and the running
+        statistics move once for each. What is left over is a sub-batch too; a single value per channel joins the one
+        before.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, if the batch has one value per channel in training, or none; if statistics are
-        missing otherwise.
+        If shapes do not fit, if the batch or a sub-batch has one value per channel in training, or none; if statistics
+        are missing otherwise.
 
     References
     ----------
-    Ioffe and Szegedy, arXiv 1502.03167, algorithm 1 (training) and 2 (inference).
+    Ioffe and Szegedy, arXiv 1502.03167, algorithm 1 (training) and 2 (inference). Ghost batch normalization: Hoffer,
+    Hubara and Soudry, arXiv 1705.08741, algorithm 1.
     """
     return run_batch_norm("batch_norm", (BatchNorm, BatchNormEval), x, running_mean, running_var, weight, bias,
-                          training, momentum, eps)
+                          training, momentum, eps, ghost_batch_size=ghost_batch_size)
 
 
 def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
