@@ -27,6 +27,7 @@ from minigrad.kernels.cpu.batch_norm import (
     batch_norm_backward,
     batch_norm_forward,
     batch_norm_running,
+    batch_norm_statistics,
 )
 from minigrad.kernels.cpu.conv import (
     conv2d_forward,
@@ -76,7 +77,6 @@ from minigrad.kernels.cpu.loss import (
 )
 from minigrad.kernels.cpu.matmul import linear_forward, linear_forward_workspace, matmul, matmul_workspace
 from minigrad.kernels.cpu.memory import keep_freed_memory
-from minigrad.kernels.cpu.moments import batch_norm_statistics
 from minigrad.kernels.cpu.norm import layer_norm_backward, layer_norm_forward
 from minigrad.kernels.cpu.optim import adam, fused_add, scale_inplace, sgd
 from minigrad.kernels.cpu.pool import (

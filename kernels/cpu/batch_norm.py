@@ -12,13 +12,24 @@ import numpy as np
 from minigrad.kernels.cpu import vector_math
 from minigrad.kernels.cpu.compile import chosen, inline, kernel
 from minigrad.kernels.cpu.elementwise import PARALLEL
+from minigrad.kernels.cpu.image_tiles import (
+    TILE,
+    _gathered,
+    _pooled,
+    _put_back,
+    _runs,
+    _target,
+    _tile,
+    _tile_size,
+    _tiles,
+)
 from minigrad.kernels.cpu.parallel import flat, parallel_for, parallel_kernel, scratch
+from minigrad.kernels.cpu.reduction import deviations_from, squares_about
 from minigrad.kernels.cpu.vector_math import strict
 from minigrad.kernels.cpu.windows import max_windows, spread_windows
 
 RELU, LEAKY_RELU, SIGMOID, TANH, SILU = 0, 1, 2, 3, 4  # without an activation: LEAKY_RELU of slope 1
 PIXEL = 1, 1  # height and width of an image in (N, C)
-TILE = 1024  # elements of a tile: 4 KiB of float32, and the lines of a kernel stay in 32 KiB together
 CHANNELS = 16  # channels of a task that goes through images
 STRIP = 256  # channels side by side of a task where images are pixels
 ROWS = 64  # tiles added up in the array's type there
@@ -27,79 +38,6 @@ ROWS = 64  # tiles added up in the array's type there
 @strict
 def _rstd(variance, eps):
     return type(variance)(1) / np.sqrt(variance + eps)
-
-
-@inline
-def _tile_size(height, width):
-    """Planes, rows and columns of a tile: planes more than 1 only if they are whole; rows in pairs, unless all."""
-    if height * width <= TILE:
-        return TILE // max(1, height * width), height, width
-    columns = width if 2 * width <= TILE else TILE // 2
-    return 1, min(height, TILE // columns & ~1), columns
-
-
-@inline
-def _tiles(extent, size):
-    return (extent + size - 1) // max(1, size)
-
-
-@inline
-def _tile(number, shape, size, c):
-    """Tile `number` of a channel: (first image, first row, first column, images, rows, columns)."""
-    batch, _, height, width = shape
-    planes, rows, columns = size
-    across, down = _tiles(width, columns), _tiles(height, rows)
-    n, r, q = number // (across * down) * planes, number // across % down * rows, number % across * columns
-    return n, r, q, min(planes, batch - n), min(rows, height - r), min(columns, width - q)
-
-
-@inline
-def _runs(tile, shape, c):
-    """Where the tile lies in memory: first element, number of runs, length of each, distance between them."""
-    n, r, q, planes, rows, columns = tile
-    _, channels, height, width = shape
-    start = ((n * channels + c) * height + r) * width + q
-    if columns < width:
-        return start, rows, columns, width
-    return start, planes, rows * columns, channels * height * width
-
-
-@inline
-def _pooled(tile, shape):
-    """The tile's counterpart behind the pooling, and the shape of the pooled images."""
-    n, r, q, planes, rows, columns = tile
-    batch, channels, height, width = shape
-    return (n, r // 2, q // 2, planes, rows // 2, columns // 2), (batch, channels, height // 2, width // 2)
-
-
-@inline
-def _gathered(x, runs, line):
-    """The elements of some runs side by side: as they lie, or copied to `line`."""
-    start, count, length, step = runs
-    if count == 1:
-        return x[start : start + length]
-    for k in range(count):
-        source, target = x[start + k * step : start + k * step + length], line[k * length : (k + 1) * length]
-        for i in range(length):
-            target[i] = source[i]
-    return line[: count * length]
-
-
-@inline
-def _target(x, runs, line):
-    """Where to compute the elements of some runs; `_put_back` sends them there."""
-    start, count, length, step = runs
-    return x[start : start + length] if count == 1 else line[: count * length]
-
-
-@inline
-def _put_back(x, runs, line):
-    start, count, length, step = runs
-    if count > 1:
-        for k in range(count):
-            source, target = line[k * length : (k + 1) * length], x[start + k * step : start + k * step + length]
-            for i in range(length):
-                target[i] = source[i]
 
 
 @strict
@@ -170,6 +108,71 @@ def _affine(c, mean, variance, weight, bias, eps):
     rstd = _rstd(variance[c], eps)
     scale = rstd * weight[c] if weight.size else rstd
     return mean[c], rstd, scale, bias[c] if bias.size else type(eps)(0)
+
+
+@strict
+def _correction(drift, count):
+    """By how much a mean is off, from the sum of the deviations from it; 0 if it is infinite."""
+    mean = drift / count
+    return mean if mean - mean == 0 else type(mean)(0)
+
+
+@inline
+def _plane_statistics(c, x, mean, variance, shape):
+    """Mean and variance of channel c: those of each tile while it is in the cache, combined in order (Chan, Golub and
+    LeVeque 1979).
+
+    The deviations from a tile's mean show how far rounding has put it off (Björck's correction in Chan, Golub and
+    LeVeque 1983): of values around 1e4 with deviation 1 the output is off by up to 1.4e-3 without it.
+    """
+    size = _tile_size(shape[2], shape[3])
+    line = scratch(x.dtype.type(0), TILE)
+    center, squares, count = 0.0, 0.0, 0.0
+    many = _tiles(shape[0], size[0]) * _tiles(shape[2], size[1]) * _tiles(shape[3], size[2])
+    for number in range(many):
+        piece, total = _gathered(x, _runs(_tile(number, shape, size, c), shape, c), line), x.dtype.type(0)
+        for i in range(piece.size):
+            total += piece[i]
+        middle, total, drift = x.dtype.type(total / x.dtype.type(piece.size)), x.dtype.type(0), x.dtype.type(0)
+        for i in range(piece.size):
+            total += (piece[i] - middle) * (piece[i] - middle)
+            drift += piece[i] - middle
+        more, off = count + piece.size, _correction(np.float64(drift), np.float64(piece.size))
+        distance = middle + off - center
+        squares += total - off * off * piece.size + distance * distance * (count * piece.size / more)
+        center += distance * (piece.size / more)
+        count = more
+    mean[c] = center
+    variance[c] = squares / count
+
+
+@strict
+def _anchor(value):
+    """A value to measure a channel's others from; 0 if it is not finite."""
+    return value if value - value == 0 else type(value)(0)
+
+
+@parallel_kernel
+def statistics_of_rows(x, mean, variance):
+    """Measured from the first row: of values around 1e4 with deviation 1 the mean would be off by up to 1.6e-3."""
+    batch, channels = x.shape[:2]
+    rows, values, count = x.reshape((1, batch, channels)), x.reshape(x.size), np.float64(batch)
+    for c in range(channels):
+        variance[c] = _anchor(values[c]) if batch else x.dtype.type(0)
+    deviations_from(rows, variance, mean, count)
+    for c in range(channels):
+        mean[c] += variance[c]
+    squares_about(rows, mean, variance, count)
+
+
+@parallel_kernel
+def statistics_of_planes(x, mean, variance):
+    parallel_for(_plane_statistics, x.shape[1], x.size >= PARALLEL, (flat(x), mean, variance, x.shape))
+
+
+@chosen
+def batch_norm_statistics(x, mean, variance):
+    return statistics_of_rows if x.shape[2:] == PIXEL else statistics_of_planes, (x, mean, variance)
 
 
 @kernel
