@@ -307,6 +307,21 @@ def test_numpy_and_minigrad_agree_on_nets(name, mode):
 
 
 @pytest.mark.skipif(not JIT, reason="takes minutes without compiled kernels")
+@pytest.mark.parametrize("name", ["A", "B", "C"])
+def test_inference_with_batch_norm_folded_is_right(monkeypatch, name):
+    """The net is folded by minigrad if the row says so."""
+    from minigrad import layers
+
+    folded, fold, plain = [], layers.fold_batchnorm, _small_net(name, "infer")
+    monkeypatch.setattr(layers, "fold_batchnorm", lambda model: folded.append(model) or fold(model))
+    for row in (plain, dataclasses.replace(plain, params={**plain.params, "folded": True})):
+        reference = _results(numpy_library.NumpyLibrary(np.dtype("float64")), row)
+        harness.check(_results(torch_like.TorchLike("minigrad"), row), reference, row)
+    assert len(folded) == 1
+    assert [row.what for row in ROWS.values() if row.params.get("folded")] == ["A", "B", "C"]
+
+
+@pytest.mark.skipif(not JIT, reason="takes minutes without compiled kernels")
 def test_a_captured_step_is_replayed_and_right(monkeypatch):
     """The second and third call are replays: they leave the reference's loss, gradients and updates of three steps."""
     row, captured, capture = _small_net("A", "captured"), [], minigrad.capture

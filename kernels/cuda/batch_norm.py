@@ -37,7 +37,9 @@ def batch_norm_statistics(x, mean, variance):
     statistics[four][grid, block](x, mean, variance, moments, 1, *numbers)
     chunk = numbers[3] * (4 if four else 1)
     p = plan(channels, parts, 1, split=False)
-    finish_statistics[p.grid, p.block](moments, mean, variance, channels, parts, chunk, batch * height * width)
+    finish_statistics[p.grid, p.block](
+        x, moments, mean, variance, channels, parts, chunk, batch * height * width, height * width
+    )
 
 
 def batch_norm_forward(x, mean, variance, weight, bias, out, eps, act, slope, pool):

@@ -48,9 +48,21 @@ def _quad(a, b, c, d):
 
 
 @device_function
-def _store_statistics(c, n, s, q, mean, variance):
+def _anchor(x, c, size, count):
+    """A value to measure those of channel c from, its first one or 0 if that is not finite; `size` is of an image.
+
+    Sums of values far from zero would be rounded by more than a deviation that is small beside them.
+    """
+    if count == 0:
+        return T(0)
+    first = x[int32(c * size)]
+    return first if first - first == T(0) else T(0)
+
+
+@device_function
+def _store_statistics(c, anchor, n, s, q, mean, variance):
     """The variance is NaN where the mean is infinite, as it is by its definition."""
-    average = divide(s, n)
+    average = anchor + divide(s, n)
     mean[c] = average
     variance[c] = divide(q, n) + (average - average)
 
@@ -62,7 +74,7 @@ def _statistics(by_four):
     def statistics(x: Pointer, mean: Pointer, variance: Pointer, moments: Pointer, in_parts: Int, channels: Int,
                    plane: Int, count: Int, chunk: Int, places: Int, images: Int):
         c, there, e, stop, place, image = begin(channels, plane, count, chunk)
-        down = int32(cuda.blockDim.y)
+        down, anchor = int32(cuda.blockDim.y), _anchor(x, c, int32(4 * plane) if by_four else plane, count)
         n, s, q = T(0), T(0), T(0)
         v = cuda.local.array(8, T)
         while e + (items - 1) * down < stop:
@@ -72,16 +84,17 @@ def _statistics(by_four):
                 else:
                     v[k] = x[int32(image * plane + place)]
                 place, image = forth(place, image, plane, channels, places, images)
-            total, squares = _eight(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7])
+            total, squares = _eight(v[0] - anchor, v[1] - anchor, v[2] - anchor, v[3] - anchor,
+                                    v[4] - anchor, v[5] - anchor, v[6] - anchor, v[7] - anchor)
             n, s, q = merged(n, s, q, T(8), total, squares)
             e = int32(e + items * down)
         while e < stop:
             if by_four:
                 first = load4(x, int32(4 * (image * plane + place)))
-                total, squares = _quad(first[0], first[1], first[2], first[3])
+                total, squares = _quad(first[0] - anchor, first[1] - anchor, first[2] - anchor, first[3] - anchor)
                 n, s, q = merged(n, s, q, T(4), total, squares)
             else:
-                n, s, q = merged(n, s, q, T(1), x[int32(image * plane + place)], T(0))
+                n, s, q = merged(n, s, q, T(1), x[int32(image * plane + place)] - anchor, T(0))
             place, image = forth(place, image, plane, channels, places, images)
             e = int32(e + down)
         n, s, q = folded_moments(n, s, q)
@@ -90,14 +103,14 @@ def _statistics(by_four):
                 at = int32(2 * (c * cuda.gridDim.y + cuda.blockIdx.y))
                 moments[at], moments[at + 1] = s, q
             else:
-                _store_statistics(c, n, s, q, mean, variance)
+                _store_statistics(c, anchor, n, s, q, mean, variance)
 
     return statistics
 
 
 @kernel
-def _batch_norm_finish_statistics(moments: Pointer, mean: Pointer, variance: Pointer, channels: Int, parts: Int,
-                                  chunk: Int, count: Int):
+def _batch_norm_finish_statistics(x: Pointer, moments: Pointer, mean: Pointer, variance: Pointer, channels: Int,
+                                  parts: Int, chunk: Int, count: Int, size: Int):
     """Mean and variance from the sums and squared deviations of parts of `chunk` elements, the last one shorter."""
     channel = int32(cuda.blockIdx.x * cuda.blockDim.z + cuda.threadIdx.z)
     c = int32(min(channel, channels - 1))
@@ -108,7 +121,7 @@ def _batch_norm_finish_statistics(moments: Pointer, mean: Pointer, variance: Poi
         part = int32(part + cuda.blockDim.y)
     n, s, q = folded_moments(n, s, q)
     if (channel < channels) & (cuda.threadIdx.y == 0):
-        _store_statistics(c, n, s, q, mean, variance)
+        _store_statistics(c, _anchor(x, c, size, count), n, s, q, mean, variance)
 
 
 def _forward(activated, by_four):

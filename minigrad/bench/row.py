@@ -33,7 +33,8 @@ class Row:
         How to draw each input of an op: a shape (standard normal), ``("uniform", shape, low, high)`` or
         ``("labels", shape, classes)``. For an optimizer: the shapes of its parameters.
     params : dict
-        Keyword arguments of the op; for a net ``batch``, if it is not the net's own, and for ``memory`` ``captured``.
+        Keyword arguments of the op; for a net ``batch``, if it is not the net's own, for ``memory`` ``captured``, for
+        ``infer`` ``folded`` (by minigrad: see `fold_batchnorm`; the others compute the net as it is).
     work : float
         What one call does, in `unit`: ``FLOP``, ``B`` (memory that has to be read or written at least) or ``op``.
     tolerance, floor : float

@@ -1,6 +1,7 @@
 """The table of what is compared: nets and processes here, single ops in `op_rows`. A new line is a new row."""
 
 import re
+from dataclasses import replace
 
 from minigrad.bench import nets
 from minigrad.bench.op_rows import op_rows
@@ -35,6 +36,9 @@ def _net_rows():
     for name, net in nets.NETS.items():
         yield _net_row(f"training step {name}, batch {net.batch}, captured", "captured", "captured", name, net.batch,
                        **everybody)
+    for name, net in nets.NETS.items():
+        row = _net_row(f"inference {name}, batch {net.batch}, batch norm folded", "folded", "infer", name, net.batch)
+        yield replace(row, params={**row.params, "folded": True})
     for mode, title in (("train", "training step"), ("infer", "inference")):
         for name, net in nets.NETS.items():
             for batch in BATCHES:

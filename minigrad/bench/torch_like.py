@@ -181,6 +181,8 @@ class TorchLike:
     def _infer(self, row, arrays):
         model, x = self._model(row, arrays[:-2]), self._tensor(arrays[-2])
         model.eval()
+        if row.params.get("folded") and self.package == "minigrad":
+            model = importlib.import_module("minigrad.layers").fold_batchnorm(model)
         function = self.library.compile(model) if self.compiled else model
         no_record = self.library.no_grad if self.package == "minigrad" else self.library.inference_mode
         last = [None]

@@ -21,20 +21,20 @@ def close(ours, theirs, what, tolerance=1e-10):
     np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * scale, err_msg=what)
 
 
-def pair(array, requires_grad=None):
+def pair(array, requires_grad=None, device=None):
     """One array as a leaf here and as a leaf there; floats require grad unless told otherwise."""
     wanted = array.dtype.kind == "f" if requires_grad is None else requires_grad
-    return mg.tensor(array, requires_grad=wanted), torch.tensor(array, requires_grad=wanted)
+    return mg.tensor(array, requires_grad=wanted, device=device), torch.tensor(array, requires_grad=wanted)
 
 
-def agree(ours, theirs, *arrays, what="", tolerance=None):
+def agree(ours, theirs, *arrays, what="", tolerance=None, device=None):
     """Run two functions on the same arrays; compare the results and, for floats, the gradients of all inputs.
 
     The outputs are weighed by random numbers before backward, so that every element of the Jacobian counts.
     """
     dtypes = [a.dtype.name for a in arrays if a.dtype.kind == "f"]
     tolerance = tolerance or TOLERANCE[dtypes[0] if dtypes else "float64"]
-    pairs = [pair(a) for a in arrays]
+    pairs = [pair(a, device=device) for a in arrays]
     y, z = ours(*[p[0] for p in pairs]), theirs(*[p[1] for p in pairs])
     close(y, z, f"{what}: forward", tolerance)
     if z.requires_grad:
@@ -50,7 +50,7 @@ def agree(ours, theirs, *arrays, what="", tolerance=None):
 def backward(y, z, seed=0):
     """Backward through both from the same random gradient."""
     seeds = np.random.default_rng(seed).standard_normal(tuple(z.shape)).astype(y.dtype)
-    y.backward(mg.tensor(seeds))
+    y.backward(mg.tensor(seeds, device=y.device))
     z.backward(torch.tensor(seeds))
 
 
@@ -59,14 +59,17 @@ def to_torch(state):
     return {key: torch.from_numpy(value.numpy().copy()) for key, value in state.items()}
 
 
-def agree_module(ours, theirs, *arrays, what="", tolerance=None, training=True):
-    """Compare two modules: weights travel over, then outputs, gradients of inputs and parameters, and buffers."""
+def agree_module(ours, theirs, *arrays, what="", tolerance=None, training=True, device=None):
+    """Compare two modules: weights travel over, then outputs, gradients of inputs and parameters, and buffers.
+
+    With `device`, that is where the module of minigrad is.
+    """
     tolerance = tolerance or TOLERANCE[next(a.dtype.name for a in arrays if a.dtype.kind == "f")]
     assert list(ours.state_dict()) == list(theirs.state_dict()), f"{what}: the keys of the state dicts differ"
     ours.load_state_dict(theirs.state_dict())
     ours.train(training), theirs.train(training)
     ours.zero_grad(), theirs.zero_grad()
-    agree(ours, theirs, *arrays, what=what, tolerance=tolerance)
+    agree(ours, theirs, *arrays, what=what, tolerance=tolerance, device=device)
     gradients = dict(theirs.named_parameters())
     for name, parameter in ours.named_parameters():
         if gradients[name].grad is None:
