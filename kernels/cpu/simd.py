@@ -184,18 +184,20 @@ def copy_even():
     return copy
 
 
-def add_constant():
-    """One vector plus a number: ``f(x, x_at, y, y_at, out, out_at)``, ``out[out_at + i] = x[x_at + i] + y[y_at]``."""
+def add_constant(whole=True):
+    """One vector plus a number: ``f(x, x_at, y, y_at, count, out, out_at)``, ``out[out_at + i] = x[x_at + i] +
+    y[y_at]`` for all lanes if `whole`, else for i < count."""
 
-    def twin(x, x_at, y, y_at, out, out_at):
-        width = lanes_of(out)
+    def twin(x, x_at, y, y_at, count, out, out_at):
+        width = lanes_of(out) if whole else min(count, lanes_of(out))
         with np.errstate(all="ignore"):
             out.reshape(-1)[out_at : out_at + width] = x.reshape(-1)[x_at : x_at + width] + y.reshape(-1)[y_at]
 
     @vectorised(twin)
-    def add(emit, x, x_at, y, y_at, out, out_at):
+    def add(emit, x, x_at, y, y_at, count, out, out_at):
         constant = emit.broadcast(emit.builder.load(emit.at(y, y_at)))
-        emit.store_vector(emit.builder.fadd(emit.load_vector(emit.at(x, x_at)), constant), emit.at(out, out_at))
+        total = emit.builder.fadd(emit.load_vector(emit.at(x, x_at)), constant)
+        emit.store(total, emit.at(out, out_at), None if whole else emit.mask(count))
 
     return add
 
@@ -284,14 +286,15 @@ def gather_tile(rows, vectors):
     return tile
 
 
-def filter_tile(rows):
-    """A tile of one output channel: ``f(a, a_at, x, x_at, x_step, table, table_at, depth, y, y_at, c, c_at, c_step)``.
+def filter_tile(rows, whole=True):
+    """A tile of one output channel: a function of
+    ``(a, a_at, x, x_at, x_step, table, table_at, depth, y, y_at, count, c, c_at, c_step)``.
 
     ``c[c_at + i * c_step + j] = y[y_at] + sum over k of a[a_at + k] * x[x_at + table[k] + i * x_step + j]`` for
-    i < rows and j < lanes: `rows` rows of neighbouring pixels, stored where they belong.
+    i < rows and j < lanes, or j < count if not `whole`: `rows` rows of neighbouring pixels, stored where they belong.
     """
 
-    def twin(a, a_at, x, x_at, x_step, table, table_at, depth, y, y_at, c, c_at, c_step):
+    def twin(a, a_at, x, x_at, x_step, table, table_at, depth, y, y_at, count, c, c_at, c_step):
         lanes = lanes_of(c)
         integers = table.view(np.int32 if table.itemsize == 4 else np.int64)[table_at : table_at + depth]
         with np.errstate(all="ignore"):
@@ -300,10 +303,11 @@ def filter_tile(rows):
                 for k in range(depth):
                     at = x_at + int(integers[k]) + i * x_step
                     line += a[a_at + k] * x[at : at + lanes]
-                c[c_at + i * c_step : c_at + i * c_step + lanes] = line
+                stored = lanes if whole else min(count, lanes)
+                c[c_at + i * c_step : c_at + i * c_step + stored] = line[:stored]
 
     @vectorised(twin)
-    def tile(emit, a, a_at, x, x_at, x_step, table, table_at, depth, y, y_at, c, c_at, c_step):
+    def tile(emit, a, a_at, x, x_at, x_step, table, table_at, depth, y, y_at, count, c, c_at, c_step):
         mul, a, x, table = emit.builder.mul, emit.at(a, a_at), emit.at(x, x_at), emit.at(table, table_at)
         lines = [emit.at(x, mul(x_step, ir.Constant(INDEX, r))) for r in range(rows)]
 
@@ -313,8 +317,9 @@ def filter_tile(rows):
 
         start = emit.broadcast(emit.builder.load(emit.at(y, y_at)))
         (sums,) = emit.accumulate(1, rows, depth, lambda k, r: emit.at(a, k), x_vectors, [[start] * rows])
+        mask = None if whole else emit.mask(count)
         for r in range(rows):
-            emit.store_vector(sums[r], emit.at(c, c_at, mul(c_step, ir.Constant(INDEX, r))))
+            emit.store(sums[r], emit.at(c, c_at, mul(c_step, ir.Constant(INDEX, r))), mask)
 
     return tile
 
