@@ -17,7 +17,7 @@ correlation per phase of the input, each with the taps that reach it.
 from numba import config
 
 from minigrad.kernels.cpu.compile import inline
-from minigrad.kernels.cpu.packing import count_taps, pack_panel, pad_rows
+from minigrad.kernels.cpu.packing import count_taps, pack_panel, pad_narrow_rows
 from minigrad.kernels.cpu.parallel import flat, parallel_for, parallel_kernel
 from minigrad.kernels.cpu.simd import (
     FREE_MASKS,
@@ -125,9 +125,9 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, numbers, source, padding
         last = min(first + band, rows)
         for c in range(channels):
             for phase in range(phases_h * phases_w):
-                pad_rows(x, (image * channels + c) * height * width, height, width, first, last - first + extra_h,
-                         step_h, step_w, phase // phases_w, phase % phases_w, top, left, columns_in, pitch,
-                         work, buffer_at + c * plane + phase * lines * pitch)
+                pad_narrow_rows(x, (image * channels + c) * height * width, height, width, first,
+                                last - first + extra_h, step_h, step_w, phase // phases_w, phase % phases_w, top, left,
+                                columns_in, pitch, work, buffer_at + c * plane + phase * lines * pitch)
         start = 0
         for phase in range(out_step_h * out_step_w):
             row_phase, column_phase = phase // out_step_w, phase % out_step_w
