@@ -10,13 +10,14 @@ from numba import config
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.packing import pad_narrow_rows
 from minigrad.kernels.cpu.parallel import flat, parallel_for, parallel_kernel
-from minigrad.kernels.cpu.simd import VECTOR_BYTES, dot_rows, keep_scalar, lanes_of, put_integer
+from minigrad.kernels.cpu.simd import VECTOR_BYTES, dot_rows, keep_scalar, lanes_of, put_integer, sum_row
 
 TAPS = 9  # at a time: those of 3 x 3, and enough sums to hide the latency of the multiply-add
 PARALLEL_WORK = 250_000  # multiply-adds, about 10 us
 CHANNELS = 64  # whose sums are kept at the same time, so that planes are read in the order they lie: 36 KB for 3 x 3
 SLACK = 128
 
+_sum_row = sum_row()
 _dot = dot_rows(TAPS)
 
 
@@ -53,10 +54,7 @@ def _sum_channel(chunk, chunks, chunk_size, grad, x, out, grad_bias, work, numbe
             for o in range(start, last):
                 at = (image * o_total + o) * rows * columns
                 if grad_bias.size > 0:
-                    total = work.dtype.type(0)
-                    for i in range(rows * columns):
-                        total += grad[at + i]
-                    grad_bias[o] += total
+                    _sum_row(grad, at, rows * columns, 1, grad_bias, o)
                 for c in range(c_in):
                     channel = (image * o_total + o) * c_in + c
                     for phase in range(phases_h * phases_w):
