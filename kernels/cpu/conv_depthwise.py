@@ -1,21 +1,23 @@
 """The gradient by the weight of a convolution with one output channel per group: pixels in the lanes.
 
-Each output channel is a task: its images are padded one after the other (sorted by phase if there is a stride) and
-multiplied with the gradient's rows, a few taps at a time. A task sums over all images in order: the same bits on any
-number of threads.
+The channels are shared out: image by image, each of a share's is padded (sorted by phase if there is a stride) and
+multiplied with the gradient's rows, a few taps at a time. A channel's sum goes over all images in order: the same bits
+on any number of threads.
 """
 
 from numba import config
 
 from minigrad.kernels.cpu.compile import inline
-from minigrad.kernels.cpu.packing import pad_rows
+from minigrad.kernels.cpu.packing import pad_narrow_rows
 from minigrad.kernels.cpu.parallel import flat, parallel_for, parallel_kernel
-from minigrad.kernels.cpu.simd import VECTOR_BYTES, dot_rows, keep_scalar, lanes_of, put_integer
+from minigrad.kernels.cpu.simd import VECTOR_BYTES, dot_rows, keep_scalar, lanes_of, put_integer, sum_row
 
 TAPS = 9  # at a time: those of 3 x 3, and enough sums to hide the latency of the multiply-add
 PARALLEL_WORK = 250_000  # multiply-adds, about 10 us
+CHANNELS = 64  # whose sums are kept at the same time, so that planes are read in the order they lie: 36 KB for 3 x 3
 SLACK = 128
 
+_sum_row = sum_row()
 _dot = dot_rows(TAPS)
 
 
@@ -37,35 +39,39 @@ def _sum_channel(chunk, chunks, chunk_size, grad, x, out, grad_bias, work, numbe
     lanes = lanes_of(work)
     taps_up = (taps + TAPS - 1) // TAPS * TAPS
     plane = phases_h * phases_w * lines * pitch
+    together = max(1, CHANNELS // c_in)
     buffer_at = taps_up + chunk * chunk_size
-    sums_at = buffer_at + plane + SLACK
-    for o in range(chunk * o_total // chunks, (chunk + 1) * o_total // chunks):
-        bias = work.dtype.type(0)
-        for c in range(c_in):
-            for i in range(taps_up * lanes):
-                work[sums_at + i] = work.dtype.type(0)
-            for image in range(images):
-                at = (image * o_total + o) * rows * columns
-                if grad_bias.size > 0 and c == 0:
-                    total = work.dtype.type(0)
-                    for i in range(rows * columns):
-                        total += grad[at + i]
-                    bias += total
-                for phase in range(phases_h * phases_w):
-                    pad_rows(x, ((image * o_total + o) * c_in + c) * height * width, height, width, 0, lines,
-                             stride_h, stride_w, phase // phases_w, phase % phases_w, pad_top, pad_left, pitch, pitch,
-                             work, buffer_at + phase * lines * pitch)
-                for tap in range(0, taps, TAPS):
-                    _dot(work, buffer_at, pitch, work, tap, grad, at, columns, rows, columns,
-                         work, sums_at + tap * lanes)
-            for tap in range(taps):
-                total = work.dtype.type(0)
-                for i in range(lanes):
-                    keep_scalar(work)
-                    total += work[sums_at + tap * lanes + i]
-                out[(o * c_in + c) * taps + tap] = total
+    sums_at, sums_size = buffer_at + plane + SLACK, taps_up * lanes
+    first, end = chunk * o_total // chunks, (chunk + 1) * o_total // chunks
+    for start in range(first, end, together):
+        last = min(start + together, end)
+        for i in range((last - start) * c_in * sums_size):
+            work[sums_at + i] = work.dtype.type(0)
         if grad_bias.size > 0:
-            grad_bias[o] = bias
+            for o in range(start, last):
+                grad_bias[o] = work.dtype.type(0)
+        for image in range(images):
+            for o in range(start, last):
+                at = (image * o_total + o) * rows * columns
+                if grad_bias.size > 0:
+                    _sum_row(grad, at, rows * columns, 1, grad_bias, o)
+                for c in range(c_in):
+                    channel = (image * o_total + o) * c_in + c
+                    for phase in range(phases_h * phases_w):
+                        pad_narrow_rows(x, channel * height * width, height, width, 0, lines, stride_h, stride_w,
+                                        phase // phases_w, phase % phases_w, pad_top, pad_left, pitch, pitch,
+                                        work, buffer_at + phase * lines * pitch)
+                    target_at = sums_at + ((o - start) * c_in + c) * sums_size
+                    for tap in range(0, taps, TAPS):
+                        _dot(work, buffer_at, pitch, work, tap, grad, at, columns, rows, columns,
+                             work, target_at + tap * lanes)
+        for i in range(last - start):
+            for j in range(c_in * taps):
+                keep_scalar(work)
+                source, total = sums_at + (i * c_in + j // taps) * sums_size + j % taps * lanes, work.dtype.type(0)
+                for lane in range(lanes):
+                    total += work[source + lane]
+                out[(start + i) * c_in * taps + j] = total
 
 
 @parallel_kernel
@@ -83,7 +89,8 @@ def depthwise_grad_weight(
         down, right = min(tap, taps - 1) // kernel_w * dilation_h, min(tap, taps - 1) % kernel_w * dilation_w
         phase = down % stride_h * phases_w + right % stride_w
         put_integer(work, tap, (phase * lines + down // stride_h) * pitch + right // stride_w)
-    chunk_size = phases_h * phases_w * lines * pitch + 2 * SLACK + taps_up * lanes_of(work)
+    chunk_size = (phases_h * phases_w * lines * pitch + 2 * SLACK
+                  + max(CHANNELS, c_in) * taps_up * lanes_of(work))
     chunks = (work.size - taps_up) // chunk_size
     parallel_for(_sum_channel, chunks, grad.size * c_in * taps >= PARALLEL_WORK, (
         chunks, chunk_size, flat(grad), flat(x), flat(out), grad_bias, work,
@@ -98,5 +105,6 @@ def depthwise_grad_weight_workspace(
     rows, columns = grad.shape[2:]
     lines, pitch, phases_h, phases_w = _layout(rows, columns, n2, n3, stride_h, stride_w, dilation_h, dilation_w)
     taps_up = -(-n2 * n3 // TAPS) * TAPS
-    chunk_size = phases_h * phases_w * lines * pitch + 2 * SLACK + taps_up * (VECTOR_BYTES // x.itemsize)
+    chunk_size = (phases_h * phases_w * lines * pitch + 2 * SLACK
+                  + max(CHANNELS, n1) * taps_up * (VECTOR_BYTES // x.itemsize))
     return taps_up + min(n0, config.NUMBA_NUM_THREADS) * chunk_size

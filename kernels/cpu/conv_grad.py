@@ -10,9 +10,9 @@ what is transposed anyway.
 from numba import config
 
 from minigrad.kernels.cpu.compile import inline
-from minigrad.kernels.cpu.packing import pad_rows, transpose
+from minigrad.kernels.cpu.packing import pack_panel, pad_narrow_rows, transpose
 from minigrad.kernels.cpu.parallel import flat, merged, only_float32, parallel_for, parallel_kernel
-from minigrad.kernels.cpu.simd import PIXELS, VECTOR_BYTES, channels_tile, keep_scalar, lanes_of, put_integer
+from minigrad.kernels.cpu.simd import PIXELS, VECTOR_BYTES, channels_tile, keep_scalar, lanes_of, put_integer, sum_row
 from minigrad.kernels.cpu.winograd import wants_winograd, wants_winograd_compiled
 from minigrad.kernels.cpu.winograd_grad import winograd_grad_weight, winograd_grad_weight_workspace
 
@@ -23,9 +23,12 @@ BUFFER = 65_536  # elements of a padded copy: half an L2 cache of 512 KB
 PARALLEL_WORK = 1_000_000  # multiply-adds, about 10 us
 PARALLEL_SUMS = 50_000  # elements
 SLACK = 64
+HALF = VECTOR_BYTES // 8  # lanes of half a vector of float32
 
 _wide_tile = channels_tile(PIXELS, 2)
 _narrow_tile = channels_tile(PIXELS, 1)
+_sum_row = sum_row()
+_half_tile = channels_tile(PIXELS, 1, HALF)
 
 
 def _layout(images, channels, width, rows, columns, groups, kernel_h, kernel_w, stride_h, stride_w, pad_left,
@@ -87,32 +90,38 @@ def _sum_block(chunk, chunks, chunk_size, grad, x, work, with_bias, numbers, sou
                 for i in range(count * groups):
                     for c in range(c_count):
                         channel = (image + i // groups) * channels + i % groups * c_in + c_first + c
-                        pad_rows(x, channel * height * width, height, width, first * stride_h,
-                                 (high - 1) * stride_h + extra_h + 1, 1, 1, 0, 0, pad_top, pad_left, reach, pitch,
-                                 work, buffer_at + (i * part + c) * plane)
+                        pad_narrow_rows(x, channel * height * width, height, width, first * stride_h,
+                                        (high - 1) * stride_h + extra_h + 1, 1, 1, 0, 0, pad_top, pad_left, reach,
+                                        pitch, work, buffer_at + (i * part + c) * plane)
                 for panel in range(groups * panels):
                     group, channel = panel // panels, panel % panels * wide
                     valid = min(wide, c_out - channel)
-                    across = wide if valid > lanes else lanes
-                    if valid < across:
+                    across = wide if valid > lanes else HALF if valid <= HALF < lanes else lanes
+                    if across == HALF:
+                        pass
+                    elif valid < across:
                         for i in range(count * pixels * across):
                             work[packed_at + i] = work.dtype.type(0)
                     for i in range(count):
                         at = (((image + i) * o_total + group * c_out + channel) * rows + first) * columns
-                        transpose(grad, at, rows * columns, valid, pixels, work, packed_at + i * pixels * across,
-                                  across)
+                        if across == HALF:
+                            pack_panel(grad, at, rows * columns, 1, valid, pixels, work,
+                                       packed_at + i * pixels * across, across)
+                        else:
+                            transpose(grad, at, rows * columns, valid, pixels, work, packed_at + i * pixels * across,
+                                      across)
                         if with_bias and split == 0:
                             for o in range(valid):
-                                total = work.dtype.type(0)
-                                for p in range(pixels):
-                                    total += grad[at + o * rows * columns + p]
-                                target = bias_at + block * o_total + group * c_out + channel + o
-                                work[target] = work[target] + total if old or i else total
+                                _sum_row(grad, at + o * rows * columns, pixels, 1 if old or i else 0,
+                                         work, bias_at + block * o_total + group * c_out + channel + o)
                     base = buffer_at + group * part * plane
                     at = partials_at + ((block * groups * panels + panel) * splits + split) * size
                     for tap in range(0, c_count * taps_2d, PIXELS):
                         if valid > lanes:
                             _wide_tile(work, base, work, row_at + tap, target_at, depth_at, work, packed_at,
+                                       count * pixels, old, work, zero_at, work, at + tap * wide)
+                        elif across == HALF:
+                            _half_tile(work, base, work, row_at + tap, target_at, depth_at, work, packed_at,
                                        count * pixels, old, work, zero_at, work, at + tap * wide)
                         else:
                             _narrow_tile(work, base, work, row_at + tap, target_at, depth_at, work, packed_at,

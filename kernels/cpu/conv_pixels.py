@@ -17,9 +17,10 @@ correlation per phase of the input, each with the taps that reach it.
 from numba import config
 
 from minigrad.kernels.cpu.compile import inline
-from minigrad.kernels.cpu.packing import count_taps, pack_panel, pad_rows
+from minigrad.kernels.cpu.packing import count_taps, pack_panel, pad_narrow_rows
 from minigrad.kernels.cpu.parallel import flat, parallel_for, parallel_kernel
 from minigrad.kernels.cpu.simd import (
+    FREE_MASKS,
     ROWS,
     VECTOR_BYTES,
     VECTORS,
@@ -43,7 +44,9 @@ _middle_tile = gather_tile(ROWS, 2)
 _narrow_tile = gather_tile(ROWS, 1)
 _single_tile = gather_tile(1, SINGLE)
 _filter_tile = filter_tile(TALL)
+_part_of_filter_tile = filter_tile(TALL, whole=False)
 _add_constant = add_constant()
+_add_constant_to_part = add_constant(whole=False)
 
 
 def _layout(channels, height, width, rows, columns, top, left, step_h, step_w, phases, extra_h, extra_w, images):
@@ -82,8 +85,13 @@ def _write_tile(work, tile_at, width, first, last, pitch, columns, bias_at, chan
                 for r in range(valid):
                     for j in range(0, count, lanes):
                         j = min(j, count - lanes)  # the last vector overlaps the one before
-                        _add_constant(work, source + r * width + j, work, bias_at + channel + r,
+                        _add_constant(work, source + r * width + j, work, bias_at + channel + r, lanes,
                                       out, target + r * plane_size + j)
+            elif column_step == 1 and FREE_MASKS:
+                for r in range(valid):
+                    keep_scalar(work)
+                    _add_constant_to_part(work, source + r * width, work, bias_at + channel + r, count,
+                                          out, target + r * plane_size)
             else:
                 for r in range(valid):
                     for j in range(count):
@@ -117,9 +125,9 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, numbers, source, padding
         last = min(first + band, rows)
         for c in range(channels):
             for phase in range(phases_h * phases_w):
-                pad_rows(x, (image * channels + c) * height * width, height, width, first, last - first + extra_h,
-                         step_h, step_w, phase // phases_w, phase % phases_w, top, left, columns_in, pitch,
-                         work, buffer_at + c * plane + phase * lines * pitch)
+                pad_narrow_rows(x, (image * channels + c) * height * width, height, width, first,
+                                last - first + extra_h, step_h, step_w, phase // phases_w, phase % phases_w, top, left,
+                                columns_in, pitch, work, buffer_at + c * plane + phase * lines * pitch)
         start = 0
         for phase in range(out_step_h * out_step_w):
             row_phase, column_phase = phase // out_step_w, phase % out_step_w
@@ -135,14 +143,19 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, numbers, source, padding
                 out_channel = group * c_out + channel
                 out_at = (((image * groups * c_out + out_channel) * out_height + first * out_step_h + row_phase)
                           * out_width + column_phase)
-                if c_out == 1 and out_step_w == 1 and columns >= lanes and bottom - first >= TALL:
+                if c_out == 1 and out_step_w == 1 and (columns >= lanes or FREE_MASKS) and bottom - first >= TALL:
                     for upper in range(first, bottom, TALL):
                         i = min(upper, bottom - TALL) - first  # the last tiles overlap those before
-                        for j in range(0, columns, lanes):
+                        target_at = out_at + i * out_step_h * out_width
+                        if columns < lanes:
+                            _part_of_filter_tile(work, weights, work, base + i * pitch, pitch, work, table_at + start,
+                                                 depth, work, bias_at + out_channel, columns, out, target_at,
+                                                 out_step_h * out_width)
+                        for j in range(0, columns if columns >= lanes else 0, lanes):
                             j = min(j, columns - lanes)
                             _filter_tile(work, weights, work, base + i * pitch + j, pitch, work, table_at + start,
-                                         depth, work, bias_at + out_channel, out,
-                                         out_at + i * out_step_h * out_width + j, out_step_h * out_width)
+                                         depth, work, bias_at + out_channel, lanes, out, target_at + j,
+                                         out_step_h * out_width)
                     continue
                 position = 0
                 while position < line:

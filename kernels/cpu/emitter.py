@@ -164,6 +164,13 @@ class Emitter:
         align = ir.Constant(ir.IntType(32), self.itemsize)
         self._masked("store", ir.VoidType(), [value, pointer, align, mask])
 
+    def store(self, value, pointer, mask):
+        """All lanes if there is no mask."""
+        if mask is None:
+            self.store_vector(value, pointer)
+        else:
+            self.store_masked(value, pointer, mask)
+
     def accumulate(self, rows, vectors, depth, a_element, b_vector, start=None):
         """Loop over the depth with rows x vectors accumulators in registers, from `start` or zero; returns them."""
         builder = self.builder

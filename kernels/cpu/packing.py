@@ -2,11 +2,13 @@
 
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.simd import (
+    FREE_MASKS,
     VECTOR_BYTES,
     copy_block,
     copy_even,
     copy_vector,
     copy_window,
+    copy_windows,
     keep_scalar,
     lanes_of,
     transpose_block,
@@ -19,6 +21,7 @@ _transpose = transpose_block(SQUARE)
 _whole = transpose_whole()
 _copy = copy_block(SQUARE)
 _copy_window = copy_window()
+_copy_windows = copy_windows()
 _copy_vector = copy_vector()
 _copy_even = copy_even()
 _zero = zero_vector()
@@ -103,6 +106,20 @@ def pad_rows(x, x_at, height, width, first, rows, step_h, step_w, phase_h, phase
                 if inside and 0 <= column < width:
                     value = x[x_at + source * width + column]
                 out[out_at + i * pitch + j] = value
+
+
+@inline
+def pad_narrow_rows(x, x_at, height, width, first, rows, step_h, step_w, phase_h, phase_w, top, left, columns, pitch,
+                    out, out_at):
+    """`pad_rows`, for kernels that meet images narrower than a vector."""
+    if FREE_MASKS and step_h == 1 and step_w == 1 and columns <= lanes_of(out):
+        above = max(0, min(rows, top - first))
+        inside = max(0, min(rows, height + top - first) - above)
+        _copy_windows(x, x_at + (first + above - top) * width - left, width, left, left + width, above, inside, rows,
+                      out, out_at, pitch)
+    else:
+        pad_rows(x, x_at, height, width, first, rows, step_h, step_w, phase_h, phase_w, top, left, columns, pitch,
+                 out, out_at)
 
 
 @inline
