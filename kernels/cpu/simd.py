@@ -17,9 +17,10 @@ from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.emitter import FREE_MASKS, INDEX, PIXELS, ROWS, VECTOR_BYTES, VECTORS, vectorised
 
 __all__ = [
-    "FREE_MASKS", "PIXELS", "ROWS", "VECTOR_BYTES", "VECTORS", "add_constant", "channels_tile", "copy_block",
-    "copy_even", "copy_vector", "copy_window", "copy_windows", "dot_rows", "filter_tile", "gather_tile", "keep_scalar", "lanes_of",
-    "put_integer", "sum_row", "transpose_block", "transpose_whole", "vectors_for", "zero_vector",
+    "FREE_MASKS", "PIXELS", "ROWS", "VECTORS", "VECTOR_BYTES", "add_constant", "channels_tile", "copy_block",
+    "copy_even", "copy_vector", "copy_window", "copy_windows", "dot_rows", "filter_tile", "gather_tile",
+    "keep_scalar", "lanes_of", "put_integer", "sum_row", "transpose_block", "transpose_whole", "vectors_for",
+    "zero_vector",
 ]
 
 
@@ -240,7 +241,7 @@ def add_constant(whole=True):
 
 
 def sum_row():
-    """``f(x, x_at, count, add, out, out_at)``: ``out[out_at]``, or 0 unless `add`, plus the sum of `count` neighbours."""
+    """``f(x, x_at, count, add, out, out_at)``: ``out[out_at]``, or 0 unless `add`, plus a sum of `count` neighbours."""
 
     def twin(x, x_at, count, add, out, out_at):
         with np.errstate(all="ignore"):
