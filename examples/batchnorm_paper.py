@@ -1,0 +1,106 @@
+"""What batch normalization does: Figure 1 of the paper and further experiments, on MNIST.
+
+    python examples/batchnorm_paper.py                                   all of them, into runs/batchnorm
+    python examples/batchnorm_paper.py --experiments figure1,rates --data-dir FOLDER
+    python examples/batchnorm_paper.py --data digits --quick             a look, without a download
+
+Ioffe and Szegedy, arXiv 1502.03167, section 4.1. The experiments are in examples/batchnorm/experiments.py. Results are
+joined with those that batchnorm.json in the folder holds already; if batchnorm.md lies beside it, its blocks are
+rewritten (``--out docs`` makes docs/batchnorm.md).
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from batchnorm import figures, page
+from batchnorm.experiments import EXPERIMENTS, STEPS
+from batchnorm.training import Bar, load
+
+import minigrad as mg
+from minigrad.cli.options import device, whole_number
+
+QUICK = 20  # how many times smaller the budgets of --quick are
+
+
+def chosen(text):
+    """A type for the names of experiments, with commas between."""
+    names = [name.strip() for name in text.split(",")]
+    wrong = [name for name in names if name not in EXPERIMENTS]
+    if wrong:
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(EXPERIMENTS)}, got {wrong[0]!r}")
+    return names
+
+
+def parser():
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = result.add_argument
+    add("--data", choices=("mnist", "digits"), default="mnist", help="the data set (default: mnist)")
+    add("--data-dir", type=Path, metavar="FOLDER", help="where MNIST's files are (default: downloaded once)")
+    add("--experiments", type=chosen, default=list(EXPERIMENTS), metavar="A,B",
+        help=f"which ones: {', '.join(EXPERIMENTS)} (default: all)")
+    add("--out", type=Path, default=Path("runs/batchnorm"), metavar="FOLDER",
+        help="where results and pictures go (default: runs/batchnorm)")
+    add("--device", type=device, default="cpu", metavar="NAME", help="cpu or cuda (default: cpu)")
+    length = result.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=whole_number(1), default=STEPS, metavar="N",
+                        help=f"training steps of figure 1 (default: {STEPS:,}); all other budgets shrink with it")
+    length.add_argument("--quick", action="store_const", dest="steps", const=STEPS // QUICK,
+                        help=f"budgets {QUICK} times smaller")
+    return result
+
+
+def run(options):
+    """Run the experiments one by one and write what each has found before the next begins."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    target = options.out / "batchnorm.json"
+    (options.out / "images").mkdir(parents=True, exist_ok=True)
+    results = json.loads(target.read_text("utf-8")) if target.exists() else {}
+    problem = load(options.data, options.data_dir, options.device, lambda text: console.print(text, soft_wrap=True))
+    where = "CPU" if str(options.device) == "cpu" else str(options.device)
+    for name in options.experiments:
+        start = time.perf_counter()
+        with Bar(console) as bar:
+            result = EXPERIMENTS[name](problem, options.steps / STEPS, bar)
+        results[name] = {"data": problem.name, "device": f"{where}, {mg.get_num_threads()} threads",
+                         "seconds": round(time.perf_counter() - start, 1), **result}
+        ordered = {key: results[key] for key in EXPERIMENTS if key in results}
+        target.write_text(_compact(ordered), "utf-8")
+        figures.draw(name, results[name], options.out / "images" / f"batchnorm-{name}.png")
+        console.print(f"\n{name}\n{page.block(name, results[name])}", soft_wrap=True, markup=False)
+    text = options.out / "batchnorm.md"
+    if text.exists():
+        text.write_text(page.rewrite(text.read_text("utf-8"), results), "utf-8")
+    console.print(f"\nresults in {target}, pictures in {options.out / 'images'}", soft_wrap=True)
+
+
+def _compact(results):
+    """JSON with a line for each number or list of an experiment: short, and a change is seen in review."""
+    experiments = []
+    for name, result in results.items():
+        lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in result.items()]
+        experiments.append(f" {json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n }")
+    return "{\n" + ",\n".join(experiments) + "\n}\n"
+
+
+def main(arguments=None):
+    """The exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        run(options)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"batchnorm_paper: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("batchnorm_paper: stopped; what was finished is kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
