@@ -60,23 +60,27 @@ def run(options):
     console = Console(highlight=False)
     target = options.out / "batchnorm.json"
     (options.out / "images").mkdir(parents=True, exist_ok=True)
-    results = json.loads(target.read_text("utf-8")) if target.exists() else {}
     problem = load(options.data, options.data_dir, options.device, lambda text: console.print(text, soft_wrap=True))
     where = "CPU" if str(options.device) == "cpu" else str(options.device)
     for name in options.experiments:
         start = time.perf_counter()
         with Bar(console) as bar:
             result = EXPERIMENTS[name](problem, options.steps / STEPS, bar)
+        results = json.loads(target.read_text("utf-8")) if target.exists() else {}  # now: another run may have added
         results[name] = {"data": problem.name, "device": f"{where}, {mg.get_num_threads()} threads",
                          "seconds": round(time.perf_counter() - start, 1), **result}
         ordered = {key: results[key] for key in EXPERIMENTS if key in results}
         target.write_text(_compact(ordered), "utf-8")
         figures.draw(name, results[name], options.out / "images" / f"batchnorm-{name}.png")
+        rewrite_page(options.out / "batchnorm.md", ordered)
         console.print(f"\n{name}\n{page.block(name, results[name])}", soft_wrap=True, markup=False)
-    text = options.out / "batchnorm.md"
-    if text.exists():
-        text.write_text(page.rewrite(text.read_text("utf-8"), results), "utf-8")
     console.print(f"\nresults in {target}, pictures in {options.out / 'images'}", soft_wrap=True)
+
+
+def rewrite_page(path, results):
+    """Bring the blocks of a page up to date, where there is a page."""
+    if path.exists():
+        path.write_text(page.rewrite(path.read_text("utf-8"), results), "utf-8")
 
 
 def _compact(results):
