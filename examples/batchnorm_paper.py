@@ -3,6 +3,7 @@
     python examples/batchnorm_paper.py                                   all of them, into runs/batchnorm
     python examples/batchnorm_paper.py --experiments figure1,rates --data-dir FOLDER
     python examples/batchnorm_paper.py --data digits --quick             a look, without a download
+    python examples/batchnorm_paper.py --redraw --out docs               pictures and page from the results at hand
 
 Ioffe and Szegedy, arXiv 1502.03167, section 4.1. The experiments are in examples/batchnorm/experiments.py. Results are
 joined with those that batchnorm.json in the folder holds already; if batchnorm.md lies beside it, its blocks are
@@ -22,6 +23,7 @@ from batchnorm.training import Bar, load
 import minigrad as mg
 from minigrad.cli.options import device, whole_number
 
+RESULTS = "batchnorm.json"
 QUICK = 20  # how many times smaller the budgets of --quick are
 
 
@@ -45,6 +47,7 @@ def parser():
     add("--out", type=Path, default=Path("runs/batchnorm"), metavar="FOLDER",
         help="where results and pictures go (default: runs/batchnorm)")
     add("--device", type=device, default="cpu", metavar="NAME", help="cpu or cuda (default: cpu)")
+    add("--redraw", action="store_true", help="train nothing: pictures and page from the results in the folder")
     length = result.add_mutually_exclusive_group()
     length.add_argument("--steps", type=whole_number(1), default=STEPS, metavar="N",
                         help=f"training steps of figure 1 (default: {STEPS:,}); all other budgets shrink with it")
@@ -58,7 +61,9 @@ def run(options):
     from rich.console import Console
 
     console = Console(highlight=False)
-    target = options.out / "batchnorm.json"
+    if options.redraw:
+        write(options.out, read(options.out, needed=True))
+        return
     (options.out / "images").mkdir(parents=True, exist_ok=True)
     problem = load(options.data, options.data_dir, options.device, lambda text: console.print(text, soft_wrap=True))
     where = "CPU" if str(options.device) == "cpu" else str(options.device)
@@ -66,28 +71,39 @@ def run(options):
         start = time.perf_counter()
         with Bar(console) as bar:
             result = EXPERIMENTS[name](problem, options.steps / STEPS, bar)
-        results = json.loads(target.read_text("utf-8")) if target.exists() else {}  # now: another run may have added
+        results = read(options.out)  # now: another run may have added something
         results[name] = {"data": problem.name, "device": f"{where}, {mg.get_num_threads()} threads",
                          "seconds": round(time.perf_counter() - start, 1), **result}
-        ordered = {key: results[key] for key in EXPERIMENTS if key in results}
-        target.write_text(_compact(ordered), "utf-8")
-        figures.draw(name, results[name], options.out / "images" / f"batchnorm-{name}.png")
-        rewrite_page(options.out / "batchnorm.md", ordered)
+        (options.out / RESULTS).write_text(_compact(results), "utf-8")
+        write(options.out, results, [name])
         console.print(f"\n{name}\n{page.block(name, results[name])}", soft_wrap=True, markup=False)
-    console.print(f"\nresults in {target}, pictures in {options.out / 'images'}", soft_wrap=True)
+    console.print(f"\nresults in {options.out / RESULTS}, pictures in {options.out / 'images'}", soft_wrap=True)
 
 
-def rewrite_page(path, results):
-    """Bring the blocks of a page up to date, where there is a page."""
-    if path.exists():
-        path.write_text(page.rewrite(path.read_text("utf-8"), results), "utf-8")
+def read(folder, needed=False):
+    """The results that a folder holds; none are an error only where they are needed."""
+    path = folder / RESULTS
+    if not path.exists():
+        if needed:
+            raise FileNotFoundError(f"--redraw expects the results of an earlier run, got no {path}")
+        return {}
+    return json.loads(path.read_text("utf-8"))
+
+
+def write(folder, results, names=None):
+    """Draw the pictures of the named experiments (all), and rewrite the page's blocks where there is a page."""
+    for name in names or results:
+        figures.draw(name, results[name], folder / "images" / f"batchnorm-{name}.png")
+    text = folder / "batchnorm.md"
+    if text.exists():
+        text.write_text(page.rewrite(text.read_text("utf-8"), results), "utf-8")
 
 
 def _compact(results):
     """JSON with a line for each number or list of an experiment: short, and a change is seen in review."""
     experiments = []
-    for name, result in results.items():
-        lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in result.items()]
+    for name in [name for name in EXPERIMENTS if name in results]:
+        lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in results[name].items()]
         experiments.append(f" {json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n }")
     return "{\n" + ",\n".join(experiments) + "\n}\n"
 

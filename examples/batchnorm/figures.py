@@ -25,7 +25,7 @@ def figure1(result):
     for name in (WITH, WITHOUT):
         accuracy.plot(steps, _percent(result["nets"][name]["accuracy"]), label=LABEL[name], **STYLE[name])
     accuracy.set(title="(a) test accuracy", ylabel="test accuracy (%)", ylim=_from_above(result, 70))
-    accuracy.legend(loc="lower right")
+    accuracy.legend(loc="lower right", fontsize=8)
     for axes, name, letter in zip(inputs, (WITHOUT, WITH), "bc", strict=True):
         low, middle, high = result["nets"][name]["percentiles"]
         colour = STYLE[name]["color"]
@@ -34,8 +34,8 @@ def figure1(result):
             axes.plot(steps, values, color=colour, linewidth=2 if percent == 50 else 1)
             axes.annotate(f"{percent} %", (steps[-1], values[-1]), xytext=(3, 0), textcoords="offset points",
                           va="center", fontsize=7)
-        axes.set(title=f"({letter}) input of a sigmoid, {LABEL[name]}", ylabel="input of the sigmoid",
-                 xlim=(None, steps[-1] * 1.1))
+        axes.set(title=f"({letter}) {name} batch normalization", ylabel="input of a sigmoid",
+                 xlim=(None, steps[-1] * 1.12))
     both = [value for net in result["nets"].values() for line in net["percentiles"] for value in line]
     for axes in inputs:
         axes.set_ylim(min(both) - 0.3, max(both) + 0.3)
