@@ -66,13 +66,13 @@ def run(options):
         return
     (options.out / "images").mkdir(parents=True, exist_ok=True)
     problem = load(options.data, options.data_dir, options.device, lambda text: console.print(text, soft_wrap=True))
-    where = "CPU" if str(options.device) == "cpu" else str(options.device)
+    where = f"CPU, {mg.get_num_threads()} threads" if str(options.device) == "cpu" else str(options.device)
     for name in options.experiments:
         start = time.perf_counter()
         with Bar(console) as bar:
             result = EXPERIMENTS[name](problem, options.steps / STEPS, bar)
         results = read(options.out)  # now: another run may have added something
-        results[name] = {"data": problem.name, "device": f"{where}, {mg.get_num_threads()} threads",
+        results[name] = {"data": problem.name, "device": where,
                          "seconds": round(time.perf_counter() - start, 1), **result}
         (options.out / RESULTS).write_text(_compact(results), "utf-8")
         write(options.out, results, [name])

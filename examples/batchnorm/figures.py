@@ -7,7 +7,7 @@ from batchnorm.experiments import HE, PERCENTILES, WITH, WITHOUT
 # From the palette of Okabe and Ito, which colour-blind readers tell apart; line styles differ as well.
 STYLE = {WITH: {"color": "#0072B2", "linestyle": "-"}, WITHOUT: {"color": "#D55E00", "linestyle": "--"},
          HE: {"color": "#000000", "linestyle": ":"}, "ghost": {"color": "#009E73", "linestyle": "-."}}
-LABEL = {WITH: "with batch normalization", WITHOUT: "without", HE: HE, "ghost": "ghost statistics, batches of 256"}
+LABEL = {WITH: "with batch normalization", WITHOUT: "without", HE: HE, "ghost": "with, statistics of ghost batches"}
 CHANCE = 10.0  # percent, of ten classes
 
 
@@ -49,7 +49,7 @@ def rates(result):
         _range(axes, result["rates"], result["nets"][name], name)
     axes.axhline(CHANCE, color="grey", linewidth=1, linestyle=":", label="chance")
     axes.set(xscale="log", ylabel=f"test accuracy after {result['steps']:,} steps (%)", ylim=(0, 102))
-    axes.legend(loc="lower left")
+    axes.legend(loc="lower center")
     return _finish(figure, "learning rate")
 
 

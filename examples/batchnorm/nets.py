@@ -33,8 +33,8 @@ def plain_cnn(image_shape, batch_norm, layers=20, channels=16, he=False):
     """
     inputs, height, _ = image_shape
     net = nn.Sequential()
-    for _ in range(layers):
-        stride = 2 if len(net) < 6 and height >= 8 else 1
+    for number in range(layers):
+        stride = 2 if number < 2 and height >= 8 else 1
         net.append(nn.Conv2d(inputs, channels, 3, stride=stride, padding=1, bias=not batch_norm))
         if batch_norm:
             net.append(nn.BatchNorm2d(channels))

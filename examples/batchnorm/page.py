@@ -59,6 +59,13 @@ def survivors(result):
     return ", ".join(only) or "none"
 
 
+def best_of_grid(result):
+    """Each net's highest accuracy (of the middle seeds) and its learning rate, in words."""
+    found = {name: max((float(np.median(seeds)), rate) for seeds, rate in zip(runs, result["rates"], strict=True))
+             for name, runs in result["nets"].items()}
+    return ", ".join(f"{NAME[name]} {_percent(accuracy)} at {rate:g}" for name, (accuracy, rate) in found.items())
+
+
 def curves_table(result):
     """The final accuracy at each learning rate."""
     yield ["learning rate", *(f"{rate:g}" for rate in result["rates"])]
@@ -96,7 +103,7 @@ BLOCKS = {
     "rates": ("Test accuracy over the learning rate",
               lambda r: f"{r['steps']:,} steps; the middle of {len(r['nets'][WITH][0])} seeds, the band shows all of "
               f"them. Rates at which all seeds of the normalised net, and not all of the other, get {SURVIVES:.0%}: "
-              f"{survivors(r)}.", rates_table),
+              f"{survivors(r)}. At the best rate: {best_of_grid(r)}.", rates_table),
     "deep-mlp": ("Loss and accuracy of a deep sigmoid net",
                  lambda r: f"{r['layers']} hidden layers, final accuracy after {r['steps']:,} steps; the curves are "
                  f"those of each net's best rate.", curves_table),
