@@ -197,6 +197,12 @@ def test_reached_is_the_first_look_at_the_goal():
     assert experiments.reached(looks, accuracy[:1], 0.5) == 10
 
 
+def test_the_best_rate_is_first_at_the_highest_accuracy_that_is_reached():
+    a, b, c = ({"reached": dict(zip(("0.9", "0.95", "0.97"), steps, strict=True))}
+               for steps in ((20, 60, None), (40, 50, None), (80, 90, 100)))
+    assert min((a, b), key=experiments._slowness) is b and min((a, b, c), key=experiments._slowness) is c
+
+
 def test_the_typical_unit_is_the_middle_one():
     wandering = np.array([5.0, 1.0, 3.0, 9.0, 2.0])
     inputs = np.zeros((4, 3, 5))

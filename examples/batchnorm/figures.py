@@ -63,7 +63,7 @@ def curves(result):
     loss.set(ylabel="test loss (cross-entropy)", ylim=(0, None))
     accuracy.set(ylabel="test accuracy (%)", ylim=(0, 102))
     accuracy.axhline(CHANCE, color="grey", linewidth=1, linestyle=":")
-    loss.legend(fontsize=8)
+    figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return _finish(figure, "training steps")
 
 
