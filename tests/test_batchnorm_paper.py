@@ -176,7 +176,7 @@ def test_the_cnn_without_batch_normalization_differs_in_that_alone():
 
 
 def test_the_deep_cnn_has_the_same_convolutions_with_and_without():
-    shapes = [[(layer.weight.shape, layer.stride) for layer in nets.plain_cnn((1, 28, 28), with_it, layers=5)
+    shapes = [[(layer.weight.shape, layer.stride) for layer in nets.plain_cnn((1, 64, 64), with_it, layers=5)
                if isinstance(layer, nn.Conv2d)] for with_it in (True, False)]
     assert shapes[0] == shapes[1] and len(shapes[0]) == 5 and shapes[0][2][0] == (16, 16, 3, 3)
     assert [stride in (2, (2, 2)) for _, stride in shapes[0]] == [True, True, False, False, False]
