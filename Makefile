@@ -13,7 +13,7 @@ endif
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help train test lint bench bench-gpu parity bounds coverage clean
+.PHONY: help train batchnorm test lint bench bench-gpu parity bounds coverage clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ help: ## show this list
 
 train: $(VENV)/.installed-examples ## train the small convolutional net on handwritten digits
 	$(BIN)/python examples/train.py $(ARGS)
+
+batchnorm: $(VENV)/.installed-examples ## repeat the experiments of the batch normalization paper
+	$(BIN)/python examples/batchnorm_paper.py $(ARGS)
 
 test: $(VENV)/.installed-test,examples ## run the tests that need nothing but this repository
 	$(BIN)/python -m pytest --ignore=tests/parity $(ARGS)

@@ -11,6 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from minigrad.bench.markdown import replace
+
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "mnist_in_30_lines.py"
 
@@ -21,14 +23,6 @@ RUNS = (
     ("mnist", "cnn", 3),
     ("fashion-mnist", "cnn", 5),
 )
-
-
-def replace(text, block, content):
-    """The text with the content of one generated block replaced."""
-    pattern = re.compile(rf"(<!-- {re.escape(block)}: [^>]*-->\n).*?(<!-- end -->)", re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError(f"readme: there is no block {block!r}")
-    return pattern.sub(lambda match: f"{match[1]}{content.strip()}\n{match[2]}", text)
 
 
 def fenced(text, language=""):
