@@ -80,6 +80,10 @@ CASES = {
     "more padding than kernel": ((2, 3, 3, 2, 4, (2, 2), (1, 1, 4, 5, 1, 1, 1)), {}),
     "depthwise": ((2, 24, 9, 9, 24, (3, 3), (1, 1, 1, 1, 1, 1, 24)), {}),
     "depthwise, strided": ((2, 5, 21, 37, 5, (3, 3), (2, 2, 1, 1, 1, 1, 5)), {}),
+    "depthwise, narrower than a vector": ((3, 70, 14, 13, 70, (3, 3), (1, 1, 1, 1, 1, 1, 70)), {}),
+    "depthwise, narrow, dilated, wide padding": ((2, 5, 12, 6, 5, (3, 3), (1, 1, 9, 3, 2, 1, 5)), {}),
+    "groups of few channels, narrow": ((3, 24, 14, 14, 24, (3, 3), (1, 1, 1, 1, 1, 1, 3)), {}),
+    "groups of an odd few, strided": ((3, 10, 15, 14, 14, (3, 3), (2, 2, 1, 1, 1, 1, 2)), {}),
     "one output per group": ((2, 8, 9, 20, 4, (3, 2), (1, 2, 1, 0, 1, 1, 4)), {}),
     "1 x 1, strided": ((2, 5, 9, 17, 49, (1, 1), (2, 3, 0, 0, 1, 1, 1)), {}),
     "no images": ((0, 3, 8, 8, 4, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
@@ -99,9 +103,10 @@ def test_named_configurations(case, name, rng):
         check(name, *problem(rng, dtype, *arguments, **options)[name], arguments[-1])
 
 
+@pytest.mark.parametrize("channels, outs, groups", [(6, 20, 1), (70, 70, 70), (24, 24, 3)])
 @pytest.mark.parametrize("name", NAMES)
-def test_same_bits_on_any_number_of_threads(name, rng):
-    arguments = (11, 6, 14, 14, 20, (3, 3), (1, 1, 1, 1, 1, 1, 1))
+def test_same_bits_on_any_number_of_threads(name, channels, outs, groups, rng):
+    arguments = (11, channels, 14, 14, outs, (3, 3), (1, 1, 1, 1, 1, 1, groups))
     case = problem(rng, np.float32, *arguments)[name]
     out = run(name, *case, arguments[-1])
     threads = numba.get_num_threads()
@@ -113,10 +118,11 @@ def test_same_bits_on_any_number_of_threads(name, rng):
         numba.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("channels, outs, groups", [(3, 10, 1), (5, 5, 5), (12, 12, 3)])
 @pytest.mark.parametrize("name", NAMES)
-def test_nan_and_infinity_reach_what_they_touch_and_nothing_else(name, rng):
+def test_nan_and_infinity_reach_what_they_touch_and_nothing_else(name, channels, outs, groups, rng):
     """An infinite pixel must not leak into its neighbours through lanes that are computed and dropped."""
-    arguments = (2, 3, 9, 9, 10, (3, 3), (1, 1, 1, 1, 1, 1, 1))
+    arguments = (2, channels, 9, 9, outs, (3, 3), (1, 1, 1, 1, 1, 1, groups))
     for value in (np.nan, np.inf):
         inputs, shape = problem(rng, np.float32, *arguments)[name]
         for array in inputs:

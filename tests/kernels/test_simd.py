@@ -38,7 +38,9 @@ for dtype in TYPES:
             a, b = draw(1, *((k, m) if flags[0] else (m, k))), draw(1, *((n, k) if flags[1] else (k, n)))
             compare("matmul", (a, b), (1, m, n), flags)
     plain, mixed, depthwise = (1, 1, 1, 1, 1, 1, 1), (2, 1, 2, 0, 1, 2, 2), (1, 2, 1, 1, 1, 1, 4)
-    for numbers, c, o, size in [(plain, 3, 9, 7), (mixed, 4, 26, 11), (plain, 3, 4, 7), (depthwise, 4, 4, 33)]:
+    one_each, two_groups = (1, 1, 1, 1, 1, 1, 4), (1, 1, 1, 1, 1, 1, 2)
+    for numbers, c, o, size in [(plain, 3, 9, 7), (mixed, 4, 26, 11), (plain, 3, 4, 7), (depthwise, 4, 4, 33),
+                                (one_each, 4, 4, 11), (two_groups, 4, 4, 9)]:
         weight, x = draw(o, c // numbers[-1], 3, 3), draw(2, c, size, size)
         rows = (size + 2 * numbers[2] - 2 * numbers[4] - 1) // numbers[0] + 1
         columns = (size + 2 * numbers[3] - 2 * numbers[5] - 1) // numbers[1] + 1
