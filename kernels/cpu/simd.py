@@ -146,7 +146,7 @@ def copy_windows():
     ``(x, x_at, x_step, low, high, above, inside, rows, out, out_at, out_step)``.
 
     Of `rows` rows, those from `above` on are copied, `inside` of them, the first from `x_at`. Rows are written in
-    ascending order. With the masks made once, a row of 14 takes 5 cycles, a call of `copy_window` 25.
+    ascending order. With the masks made once, a row of 14 takes 2.2 ns, a call of `copy_window` 6.5 to 7.7.
     """
 
     def twin(x, x_at, x_step, low, high, above, inside, rows, out, out_at, out_step):
