@@ -22,6 +22,10 @@ class _Block(Sequential):
         `sizes` are the features before and behind the layer, ``make(bias)`` is the layer.
         """
         words = self._words(order)
+        for option, maker in (("norm_layer", norm_layer), ("activation_layer", activation_layer)):
+            if maker is not None and (isinstance(maker, Module) or not callable(maker)):
+                raise TypeError(f"{type(self).__name__}: expected {option} to be a class, or a function that makes a "
+                                f"layer, got {maker!r}")
         there = {"layer": True, "norm": norm_layer, "activation": activation_layer, "pool": pool, "dropout": dropout}
         words = [word for word in words if there[word] is not None and there[word] != 0]
         place = words.index("layer")

@@ -9,7 +9,7 @@ from minigrad.creation import from_numpy
 from minigrad.layers.container import Sequential
 from minigrad.layers.conv import Conv2d
 from minigrad.layers.linear import Linear
-from minigrad.layers.module import Parameter
+from minigrad.layers.module import Module, Parameter
 from minigrad.layers.norm import BatchNorm1d, BatchNorm2d, Folded
 from minigrad.modes import no_grad
 
@@ -36,6 +36,8 @@ def fold_batchnorm(model):
 
     Raises
     ------
+    TypeError
+        If it is no Module.
     ValueError
         If the model is in training mode, or a batch normalization has no running statistics.
 
@@ -96,7 +98,9 @@ def _norms(model):
 
 
 def _check(model):
-    """Raise unless all statistics are fixed."""
+    """Raise unless it is a model all of whose statistics are fixed."""
+    if not isinstance(model, Module):
+        raise TypeError(f"fold_batchnorm: expected a Module, got {type(model).__name__}")
     for name, norm in _norms(model):
         where = f"{name or 'the model'} ({type(norm).__name__})"
         if not norm.track_running_stats:

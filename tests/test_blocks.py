@@ -135,3 +135,7 @@ def test_errors_of_the_parts():
         nn.LinearBlock(3, 2, dropout=2.0)
     with pytest.raises(ValueError, match="^ConvBlock: expected kernel_size"):
         nn.ConvBlock(3, 2, kernel_size=0)
+    with pytest.raises(TypeError, match=r"^LinearBlock: expected norm_layer to be a class.*, got BatchNorm1d\(2"):
+        nn.LinearBlock(3, 2, norm_layer=nn.BatchNorm1d(2))
+    with pytest.raises(TypeError, match="^ConvBlock: expected activation_layer to be a class.*, got 'relu'$"):
+        nn.ConvBlock(3, 2, activation_layer="relu")

@@ -170,6 +170,8 @@ def test_training_and_missing_statistics_are_refused():
     with pytest.raises(ValueError, match=message):
         nn.fold_batchnorm(model)
     model[1].eval()
+    with pytest.raises(TypeError, match="^fold_batchnorm: expected a Module, got int$"):
+        nn.fold_batchnorm(3)
     with pytest.raises(ValueError, match=r"^fold_batchnorm: expected a model in evaluation mode, got one in training"):
         nn.fold_batchnorm(model)
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False)).eval()
