@@ -149,7 +149,7 @@ def test_the_warmup_table_reaches_every_kernel(monkeypatch):
     assert len(names) == len(set(names)) and {"relu float32", "relu float64", "a step of the cnn float32"} <= set(names)
     for _, work in table:
         work()
-    assert set(reference.__all__) - recorder.used == set()
+    assert set(reference.__all__) - recorder.used == {"widen_range"}  # for devices that check ranges later
 
 
 def test_warmup_fills_the_cache_once(tmp_path):
@@ -199,8 +199,16 @@ def test_compilations_are_shown_on_a_terminal_if_nobody_else_does(monkeypatch, s
     assert ("compiling matmul" in sys.stderr.getvalue()) == shown
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C works even if the tests run with it ignored, as under nohup; processes started meanwhile inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(not hasattr(signal, "raise_signal"), reason="needs signals")
-def test_ctrl_c_waits_while_it_is_held():
+def test_ctrl_c_waits_while_it_is_held(interruptible):
     done = []
     with pytest.raises(KeyboardInterrupt):
         with held():
@@ -214,7 +222,7 @@ def test_ctrl_c_waits_while_it_is_held():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
-def test_ctrl_c_ends_a_training_with_status_130_and_keeps_what_was_saved(tmp_path):
+def test_ctrl_c_ends_a_training_with_status_130_and_keeps_what_was_saved(interruptible, tmp_path):
     saved = tmp_path / "saved.npz"
     command = [sys.executable, "-m", "minigrad.cli", "train", "--model", "mlp", "--epochs", "5000",
                "--save", str(saved), "--plot", str(tmp_path / "plot.png")]
