@@ -109,8 +109,9 @@ def gather(tile, pixel_or_zero):
         slab_a, slab_b = cuda.shared.array(both_a, T, alignment=16), cuda.shared.array(both_b, T, alignment=16)
         staged_a, staged_b = cuda.local.array(loads_a, T), cuda.local.array(loads_b, T)
         sums = cuda.local.array(count, T)
-        for i in range(count):
-            sums[i] = T(0)
+        for i in range(high):
+            for j in range(broad):
+                sums[i * broad + j] = T(0)
         t = int32(cuda.threadIdx.x)
         q = div32(cuda.blockIdx.x, tiles)
         first_m, first_n = int32((cuda.blockIdx.x - q * tiles) * rows), int32(q * columns)
@@ -224,8 +225,9 @@ def reduce(tile):
         staged_a, staged_b = cuda.local.array(loads_a, T), cuda.local.array(loads_b, T)
         offsets, downs = cuda.local.array(loads_b, int32), cuda.local.array(loads_b, int32)
         alongs, sums = cuda.local.array(loads_b, int32), cuda.local.array(count, T)
-        for i in range(count):
-            sums[i] = T(0)
+        for i in range(high):
+            for j in range(broad):
+                sums[i * broad + j] = T(0)
         t = int32(cuda.threadIdx.x)
         q = div32(cuda.blockIdx.x, tiles)
         first_m, first_n = int32((cuda.blockIdx.x - q * tiles) * rows), int32(q * columns)

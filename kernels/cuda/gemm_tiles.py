@@ -49,7 +49,7 @@ MIDDLE = Tile(64, 64, 16, 4, 4, 256)
 SMALL = Tile(32, 32, 16, 4, 4, 64)
 TILES = {
     "highest": (BIG, MIDDLE, SMALL),
-    "high": (Tile(128, 128, 16, 8, 16, 512, "high"), Tile(64, 64, 16, 4, 8, 256, "high"),
+    "high": (Tile(128, 128, 16, 8, 8, 512, "high"), Tile(64, 64, 16, 4, 8, 256, "high"),
              Tile(32, 32, 16, 4, 8, 64, "high")),
     "3xtf32": (Tile(128, 128, 8, 8, 8, 512, "3xtf32"), Tile(64, 64, 16, 4, 8, 256, "3xtf32"),
                Tile(32, 32, 16, 4, 8, 64, "3xtf32")),

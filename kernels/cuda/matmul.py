@@ -1,8 +1,8 @@
 """Matrix products: tiles of the output in registers, slabs of both operands through shared memory, see `gemm_tiles`.
 
 Three sizes of tiles, each for float32 units and for tensor cores. A product with fewer tiles than the GPU has processors
-is cut along the depth: each slice writes
-its sums to scratch memory, a second kernel adds them in order. Operands that allow it are read 128 bits at a time.
+is cut along the depth: each slice writes its sums to scratch memory, a second kernel adds them in order. Operands that
+allow it are read 128 bits at a time.
 """
 
 from minigrad.kernels.cuda import memory
@@ -79,7 +79,8 @@ def storer(tile):
 def _product(tile, layout_a, layout_b):
     """The kernel of a tile for operands of two layouts."""
     rows, columns, depth = tile.rows, tile.columns, tile.depth
-    threads, count = tile.threads, tile.high * tile.broad
+    threads, high, broad = tile.threads, tile.high, tile.broad
+    count = high * broad
     size_a, size_b = depth * (rows + PADDING), depth * (columns + PADDING)
     both_a, both_b = 2 * size_a, 2 * size_b
     staged_a, staged_b = rows * depth // threads, columns * depth // threads
@@ -98,8 +99,9 @@ def _product(tile, layout_a, layout_b):
         slab_a, slab_b = cuda.shared.array(both_a, T, alignment=16), cuda.shared.array(both_b, T, alignment=16)
         next_a, next_b = cuda.local.array(staged_a, T), cuda.local.array(staged_b, T)
         sums = cuda.local.array(count, T)
-        for i in range(count):
-            sums[i] = T(0)
+        for i in range(high):
+            for j in range(broad):
+                sums[i * broad + j] = T(0)
         # The x of the grid counts tiles down the rows, slices of the depth, the batch; the y tiles along the columns.
         z = div32(cuda.blockIdx.x, tiles)
         first_m, first_n = int32((cuda.blockIdx.x - z * tiles) * rows), int32(cuda.blockIdx.y * columns)
