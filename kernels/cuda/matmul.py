@@ -1,7 +1,7 @@
 """Matrix products: tiles of the output in registers, slabs of both operands through shared memory, see `gemm_tiles`.
 
-Three sizes of tiles, each for float32 units and for tensor cores. A product with fewer tiles than the GPU has processors
-is cut along the depth: each slice writes its sums to scratch memory, a second kernel adds them in order. Operands that
+Three sizes of tiles, for float32 units and for tensor cores. A product with fewer tiles than the GPU has processors is
+cut along the depth: each slice writes its sums to scratch memory, a second kernel adds them in order. Operands that
 allow it are read 128 bits at a time.
 """
 

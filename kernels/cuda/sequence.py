@@ -1,6 +1,7 @@
 """A recorded step as one unit: a CUDA graph on a GPU, a loop in the emulator."""
 
 from minigrad.kernels.cuda.memory import backend
+from minigrad.kernels.precision import matmul_precision
 
 
 def sequence(launches):
@@ -10,9 +11,14 @@ def sequence(launches):
     the scratch memory that they need is there already, since each has run with these arguments before.
     """
     launches = [(kernel, arguments) for _, kernel, arguments in launches]
+    precision = matmul_precision.get()
 
     def run():
-        for kernel, arguments in launches:
-            kernel(*arguments)
+        token = matmul_precision.set(precision)  # that of the recording: where launches are repeated one by one too
+        try:
+            for kernel, arguments in launches:
+                kernel(*arguments)
+        finally:
+            matmul_precision.reset(token)
 
     return backend.recorded(run)
