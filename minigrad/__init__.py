@@ -34,6 +34,7 @@ from minigrad.device import Device, cpu, get_device
 from minigrad.dtypes import bool, float32, float64, int64
 from minigrad.function import Function, apply_multiple
 from minigrad.modes import detect_anomaly, enable_grad, is_grad_enabled, no_grad
+from minigrad.precision import get_float32_matmul_precision, set_float32_matmul_precision
 from minigrad.random import Generator, manual_seed
 from minigrad.tensor import Tensor
 from minigrad.threads import get_num_threads, set_num_threads

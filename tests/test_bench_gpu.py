@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import minigrad as mg
 from minigrad.bench.gpu import measure, page, rows
 from minigrad.bench.gpu.__main__ import main
 
@@ -23,7 +24,7 @@ def test_rows_cover_the_targets():
               for row in rows.rows()]
     for target in page.TARGETS:
         assert list(page._figures(target, report)), target.claim
-    assert len(every) == len(set(every)) == 17
+    assert len(every) == len(set(every)) == 19
 
 
 def test_measures(capsys, tmp_path, monkeypatch):
@@ -38,6 +39,30 @@ def test_measures(capsys, tmp_path, monkeypatch):
     text = (tmp_path / "page.md").read_text()
     assert "the emulator" in text and "| training steps against torch eager | ≥ 1 | not measured | |" in text
     assert text in capsys.readouterr().out
+
+
+def test_rows_in_a_precision_of_their_own(monkeypatch):
+    """PyTorch's, too, which here is one that only has the setting."""
+
+    class Torch:
+        chosen = ["highest"]
+
+        def get_float32_matmul_precision(self):
+            return self.chosen[-1]
+
+        def set_float32_matmul_precision(self, precision):
+            self.chosen.append(precision)
+
+    class Library:
+        library = Torch()
+
+    seen = []
+    monkeypatch.setattr(measure, "libraries", lambda: {"minigrad": None, "torch": (Library, None, None)})
+    monkeypatch.setattr(measure, "_measure", lambda *rest: seen.append(mg.get_float32_matmul_precision()))
+    monkeypatch.setattr(measure, "_torch", lambda taking_part: None)
+    measure.run(some("gemm"), turns=1)
+    assert seen == ["highest", "3xtf32", "high"] and mg.get_float32_matmul_precision() == "highest"
+    assert Torch.chosen == ["highest", "highest", "highest", "high", "highest"]
 
 
 def test_a_wrong_result_is_not_timed(capsys):

@@ -9,7 +9,7 @@ The sum runs over an index of several digits, (channel, kh, kw) or (image, row, 
 then on it adds the digits of its step and carries, which takes no division.
 """
 
-from minigrad.kernels.cuda.gemm_tiles import BIG, MIDDLE, PADDING, SMALL, multiplier
+from minigrad.kernels.cuda.gemm_tiles import NAMED, PADDING, multiplier, on_the_way, placer
 from minigrad.kernels.cuda.language import Int, Pointer, T, cuda, device_function, div32, int32, kernel
 
 
@@ -61,11 +61,9 @@ def gather(tile, pixel_or_zero):
     loads_a, loads_b = rows * depth // threads, columns * depth // threads
     shift_k, shift_e = depth.bit_length() - 1, columns.bit_length() - 1
     lines, along = threads // depth, threads // columns
-    across = columns // tile.broad
-    shift = across.bit_length() - 1
     high, broad = tile.high, tile.broad
-    half_a, half_b = rows // (high // 4), columns // (broad // 4)
-    multiply = multiplier(tile)
+    half_a, half_b = tile.apart
+    place_in_tile, multiply, changed = placer(tile), multiplier(tile), on_the_way(tile)
 
     @device_function
     def fetch_weight(weight, at, jump, row, m, k, stop, staged):
@@ -94,14 +92,14 @@ def gather(tile, pixel_or_zero):
         t = int32(cuda.threadIdx.x)
         place = int32(at_a + (t & (depth - 1)) * pitch_a + (t >> shift_k))
         for p in range(loads_a):
-            slab_a[place] = staged_a[p]
+            slab_a[place] = changed(staged_a[p])
             place = int32(place + lines)
         place = int32(at_b + (t >> shift_e) * pitch_b + (t & (columns - 1)))
         for p in range(loads_b):
-            slab_b[place] = staged_b[p]
+            slab_b[place] = changed(staged_b[p])
             place = int32(place + along * pitch_b)
 
-    @kernel(promises=("LDS.128", "FFMA"))
+    @kernel(promises=("LDS.128", tile.instruction))
     def convolve(weight: Pointer, source: Pointer, bias: Pointer, out: Pointer, m: Int, pixels: Int, k: Int,
                  tiles: Int, splits: Int, share: Int, row_step: Int, channel_step: Int, group_step: Int,
                  channels: Int, height: Int, width: Int, rows_out: Int, columns_out: Int, channels_out: Int,
@@ -111,8 +109,9 @@ def gather(tile, pixel_or_zero):
         slab_a, slab_b = cuda.shared.array(both_a, T, alignment=16), cuda.shared.array(both_b, T, alignment=16)
         staged_a, staged_b = cuda.local.array(loads_a, T), cuda.local.array(loads_b, T)
         sums = cuda.local.array(count, T)
-        for i in range(count):
-            sums[i] = T(0)
+        for i in range(high):
+            for j in range(broad):
+                sums[i * broad + j] = T(0)
         t = int32(cuda.threadIdx.x)
         q = div32(cuda.blockIdx.x, tiles)
         first_m, first_n = int32((cuda.blockIdx.x - q * tiles) * rows), int32(q * columns)
@@ -144,7 +143,7 @@ def gather(tile, pixel_or_zero):
         put(slab_a, int32(0), slab_b, int32(0), staged_a, staged_b)
         cuda.syncthreads()
         at_a, at_b = int32(0), int32(0)
-        ty, tx = int32((t >> shift) << 2), int32((t & (across - 1)) << 2)
+        ty, tx = place_in_tile()
         while start < stop:
             start = int32(start + depth)
             if start < stop:
@@ -186,11 +185,9 @@ def reduce(tile):
     both_a, both_b = 2 * size_a, 2 * size_b
     loads_a, loads_b = rows * depth // threads, columns * depth // threads
     shift_k, lines = depth.bit_length() - 1, threads // depth
-    across = columns // tile.broad
-    shift = across.bit_length() - 1
     high, broad = tile.high, tile.broad
-    half_a, half_b = rows // (high // 4), columns // (broad // 4)
-    multiply = multiplier(tile)
+    half_a, half_b = tile.apart
+    place_in_tile, multiply, changed = placer(tile), multiplier(tile), on_the_way(tile)
 
     @device_function
     def fetch(grad, source, at, plane, row, m, base, y, x, height, width, here, offsets, downs, alongs, staged_a,
@@ -212,14 +209,14 @@ def reduce(tile):
         t = int32(cuda.threadIdx.x)
         place = int32(at_a + (t & (depth - 1)) * pitch_a + (t >> shift_k))
         for p in range(loads_a):
-            slab_a[place] = staged_a[p]
+            slab_a[place] = changed(staged_a[p])
             place = int32(place + lines)
         place = int32(at_b + (t & (depth - 1)) * pitch_b + (t >> shift_k))
         for p in range(loads_b):
-            slab_b[place] = staged_b[p]
+            slab_b[place] = changed(staged_b[p])
             place = int32(place + lines)
 
-    @kernel(promises=("LDS.128", "FFMA"))
+    @kernel(promises=("LDS.128", tile.instruction))
     def reduce_pixels(grad: Pointer, source: Pointer, out: Pointer, m: Int, n: Int, k: Int, tiles: Int, splits: Int,
                       share: Int, groups: Int, channels: Int, height: Int, width: Int, rows_out: Int, columns_out: Int,
                       kernel_h: Int, kernel_w: Int, stride_h: Int, stride_w: Int, pad_top: Int, pad_left: Int,
@@ -228,8 +225,9 @@ def reduce(tile):
         staged_a, staged_b = cuda.local.array(loads_a, T), cuda.local.array(loads_b, T)
         offsets, downs = cuda.local.array(loads_b, int32), cuda.local.array(loads_b, int32)
         alongs, sums = cuda.local.array(loads_b, int32), cuda.local.array(count, T)
-        for i in range(count):
-            sums[i] = T(0)
+        for i in range(high):
+            for j in range(broad):
+                sums[i * broad + j] = T(0)
         t = int32(cuda.threadIdx.x)
         q = div32(cuda.blockIdx.x, tiles)
         first_m, first_n = int32((cuda.blockIdx.x - q * tiles) * rows), int32(q * columns)
@@ -252,7 +250,7 @@ def reduce(tile):
         group_rows = int32(m * groups)
         source_group = int32(group * div32(channels, groups))
         at_a, at_b = int32(0), int32(0)
-        ty, tx = int32((t >> shift) << 2), int32((t & (across - 1)) << 2)
+        ty, tx = place_in_tile()
         first = int32(1)
         while start < stop:  # the first turn only fetches
             fetch(grad, source, int32((image * group_rows + group * m + row) * plane + i_now * columns_out + j_now),
@@ -282,7 +280,7 @@ def reduce(tile):
 
 
 GATHERS, REDUCTIONS = {}, {}
-for _tile, _name in ((BIG, "big"), (MIDDLE, "middle"), (SMALL, "small")):
+for _tile, _name in NAMED:
     REDUCTIONS[_tile] = reduce(_tile)
     REDUCTIONS[_tile].__name__ = f"_conv_reduce_{_name}"
     for _divided, _pixel in ((False, whole_pixel), (True, divided_pixel)):

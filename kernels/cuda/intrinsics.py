@@ -181,3 +181,48 @@ def divide(typingctx, a, b):
 def reciprocal_root(typingctx, x):
     """1 / √x of T, float32 within 2 units in the last place."""
     return x(x), _float_instruction("rsqrt.approx.f32 $0, $1;", _wide_reciprocal_root, 1)
+
+
+# -- tensor cores ------------------------------------------------------------------------------------------------------
+
+
+def _round_tf32(x):
+    return x
+
+
+def _no_mma(*operands):
+    raise NotImplementedError("mma_tf32_sync: 32 lanes make one product together; the emulator has a word of its own")
+
+
+@instruction(_round_tf32)  # the emulator's own, as the next one
+def round_tf32(typingctx, x):
+    """A float32 rounded to tf32: 10 bits of mantissa, to nearest, ties away from zero."""
+
+    def emit(context, builder, signature, arguments):
+        kind = ir.FunctionType(ir.IntType(32), [ir.FloatType()])
+        word = builder.call(ir.InlineAsm(kind, "cvt.rna.tf32.f32 $0, $1;", "=r,f", side_effect=False), arguments)
+        return builder.bitcast(word, ir.FloatType())
+
+    return types.float32(types.float32), emit
+
+
+@instruction(_no_mma)
+def mma_tf32_sync(typingctx, a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
+    """The four elements of c + a @ b that belong to this lane; a is 16 x 8, b 8 x 8, c 16 x 8, spread over the warp.
+
+    With g = lane // 4 and t = lane % 4 a lane holds of a: (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4); of b: (t, g),
+    (t + 4, g); of c: (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1). (PTX ISA, "Matrix Fragments for mma.m16n8k8",
+    .tf32.) The elements of a and b must be of tf32.
+    """
+
+    def emit(context, builder, signature, arguments):
+        single, word = ir.FloatType(), ir.IntType(32)
+        kind = ir.FunctionType(ir.LiteralStructType([single] * 4), [word] * 6 + [single] * 4)
+        text = ("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+                "{$0, $1, $2, $3}, {$4, $5, $6, $7}, {$8, $9}, {$10, $11, $12, $13};")
+        call = ir.InlineAsm(kind, text, "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", side_effect=True)
+        fragments = [builder.bitcast(value, word) for value in arguments[:6]]
+        made = builder.call(call, fragments + list(arguments[6:]), attrs=("convergent",))
+        return context.make_tuple(builder, signature.return_type, [builder.extract_value(made, i) for i in range(4)])
+
+    return types.UniTuple(types.float32, 4)(*[types.float32] * 10), emit

@@ -1,11 +1,23 @@
 """Matrix products: tiles of the output in registers, slabs of both operands through shared memory, see `gemm_tiles`.
 
-Three sizes of tiles. A product with fewer tiles than the GPU has processors is cut along the depth: each slice writes
-its sums to scratch memory, a second kernel adds them in order. Operands that allow it are read 128 bits at a time.
+Three sizes of tiles, for float32 units and for tensor cores. A product with fewer tiles than the GPU has processors is
+cut along the depth: each slice writes its sums to scratch memory, a second kernel adds them in order. Operands that
+allow it are read 128 bits at a time.
 """
 
 from minigrad.kernels.cuda import memory
-from minigrad.kernels.cuda.gemm_tiles import BIG, LOADERS, MIDDLE, PADDING, SMALL, choose, multiplier, slices
+from minigrad.kernels.cuda.gemm_tiles import (
+    BIG,
+    LOADERS,
+    NAMED,
+    PADDING,
+    TILES,
+    choose,
+    multiplier,
+    on_the_way,
+    placer,
+    slices,
+)
 from minigrad.kernels.cuda.language import (
     THREADS,
     Int,
@@ -26,7 +38,7 @@ from minigrad.kernels.cuda.language import (
 def storer(tile):
     """``store(out, bias, sums, at, row, column, m, n, biased, vectors)``: a thread's sums and the bias to an (m, n)."""
     high, broad = tile.high, tile.broad
-    half_a, half_b = tile.rows // (high // 4), tile.columns // (broad // 4)
+    half_a, half_b = tile.apart
     fours = broad // 4
 
     @device_function
@@ -67,18 +79,18 @@ def storer(tile):
 def _product(tile, layout_a, layout_b):
     """The kernel of a tile for operands of two layouts."""
     rows, columns, depth = tile.rows, tile.columns, tile.depth
-    threads, count = tile.threads, tile.high * tile.broad
+    threads, high, broad = tile.threads, tile.high, tile.broad
+    count = high * broad
     size_a, size_b = depth * (rows + PADDING), depth * (columns + PADDING)
     both_a, both_b = 2 * size_a, 2 * size_b
     staged_a, staged_b = rows * depth // threads, columns * depth // threads
-    across = columns // tile.broad
-    shift = across.bit_length() - 1
-    fetch_a, put_a = LOADERS[layout_a](rows, depth, threads)
-    fetch_b, put_b = LOADERS[layout_b](columns, depth, threads)
-    multiply, store = multiplier(tile), storer(tile)
-    types = ("float32", "float64") if layout_b == "deep" and tile is not BIG else ("float32",)
+    fetch_a, put_a = LOADERS[layout_a](rows, depth, threads, on_the_way(tile))
+    fetch_b, put_b = LOADERS[layout_b](columns, depth, threads, on_the_way(tile))
+    place, multiply, store = placer(tile), multiplier(tile), storer(tile)
+    plain = tile.precision == "highest"
+    types = ("float32", "float64") if layout_b == "deep" and plain and tile is not BIG else ("float32",)
     promises = (("LDS.128", "STG.E.128") + (("LDG.E.128",) if layout_a != "scalar" else ())
-                + (("FFMA",) if len(types) == 1 else ()))
+                + ((tile.instruction,) if len(types) == 1 else ()))
 
     @kernel(promises=promises, examples=tuple([(name,) * 4 for name in types]))
     def product(a: Pointer, b: Pointer, bias: Pointer, out: Pointer, m: Int, n: Int, k: Int,
@@ -87,8 +99,9 @@ def _product(tile, layout_a, layout_b):
         slab_a, slab_b = cuda.shared.array(both_a, T, alignment=16), cuda.shared.array(both_b, T, alignment=16)
         next_a, next_b = cuda.local.array(staged_a, T), cuda.local.array(staged_b, T)
         sums = cuda.local.array(count, T)
-        for i in range(count):
-            sums[i] = T(0)
+        for i in range(high):
+            for j in range(broad):
+                sums[i * broad + j] = T(0)
         # The x of the grid counts tiles down the rows, slices of the depth, the batch; the y tiles along the columns.
         z = div32(cuda.blockIdx.x, tiles)
         first_m, first_n = int32((cuda.blockIdx.x - z * tiles) * rows), int32(cuda.blockIdx.y * columns)
@@ -97,7 +110,7 @@ def _product(tile, layout_a, layout_b):
         start = int32(part * share)
         stop = int32(min(start + share, k))
         base_a, base_b = int32(item * stride_a), int32(item * stride_b)
-        ty, tx = int32((cuda.threadIdx.x >> shift) << 2), int32((cuda.threadIdx.x & (across - 1)) << 2)
+        ty, tx = place()
 
         fetch_a(a, base_a, first_m, start, m, stop, step_m, step_ka, next_a)
         fetch_b(b, base_b, first_n, start, n, stop, step_n, step_kb, next_b)
@@ -125,7 +138,7 @@ def _product(tile, layout_a, layout_b):
 MOST = 65_535  # blocks along y
 LAYOUTS = (("deep", "wide"), ("deep", "deep"), ("wide", "wide"), ("scalar", "scalar"))
 _PRODUCTS = {}
-for _tile, _name in ((BIG, "big"), (MIDDLE, "middle"), (SMALL, "small")):
+for _tile, _name in NAMED:
     for _layouts in LAYOUTS:
         _made = _PRODUCTS[_tile, _layouts] = _product(_tile, *_layouts)
         _made.__name__ = f"_matmul_{_name}_{'_'.join(_layouts[:1] if _layouts[0] == 'scalar' else _layouts)}"
@@ -150,7 +163,7 @@ def _aligned(*arrays):
 def launch(tile, splits, a, b, bias, out, batch, m, n, k, stride_a, stride_b, deep_a, deep_b):
     """Multiply with a given tile and number of slices; deep operands have neighbours in k side by side."""
     # Millions of columns take larger tiles.
-    tile = next((t for t in (tile, MIDDLE, BIG) if -(-n // t.columns) <= MOST), None)
+    tile = next((t for t in (tile, *TILES[tile.precision][1::-1]) if -(-n // t.columns) <= MOST), None)
     if tile is None:
         raise ValueError(f"matmul: expected at most {MOST * BIG.columns} columns on cuda, got {n}")
     layouts = "deep" if deep_a else "wide", "deep" if deep_b else "wide"

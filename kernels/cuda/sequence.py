@@ -1,6 +1,7 @@
 """A recorded step as one unit: a CUDA graph on a GPU, a loop in the emulator."""
 
 from minigrad.kernels.cuda.memory import backend, own_scratch
+from minigrad.kernels.precision import matmul_precision
 
 
 def sequence(launches):
@@ -10,11 +11,16 @@ def sequence(launches):
     there already, and how much scratch memory they need is known, since each has run with these arguments before.
     """
     launches = [(kernel, arguments) for _, kernel, arguments in launches]
+    precision = matmul_precision.get()
 
     with own_scratch() as scratch:
 
         def run(keep_alive=scratch):
-            for kernel, arguments in launches:
-                kernel(*arguments)
+            token = matmul_precision.set(precision)  # that of the recording: where launches are repeated one by one too
+            try:
+                for kernel, arguments in launches:
+                    kernel(*arguments)
+            finally:
+                matmul_precision.reset(token)
 
         return backend.recorded(run)

@@ -1,5 +1,6 @@
 """Checks and times the rows on one card, minigrad and PyTorch taking turns in one process."""
 
+import contextlib
 import datetime
 import importlib.util
 import time
@@ -94,11 +95,31 @@ def run(rows, turns=TURNS, seconds=SECONDS, progress=lambda text: None):
         progress(row.name)
         entry = {"name": row.name, "group": row.group, "work": row.work, "unit": row.unit, "seconds": {}, "ratios": {}}
         report["rows"].append(entry)
-        _measure(row, entry, taking_part, turns, seconds)
+        with _precision(getattr(row, "precision", None), taking_part):
+            _measure(row, entry, taking_part, turns, seconds)
         if "error" not in entry and row.unit == "B":
             entry["share of copy"] = row.work / entry["seconds"]["minigrad"] / report["copy"]
     report["minutes"] = round((time.perf_counter() - start) / 60, 1)
     return report
+
+
+@contextlib.contextmanager
+def _precision(precision, taking_part):
+    """A row's precision of matrix products, for both libraries; PyTorch computes in float32 beside 3xtf32."""
+    if precision is None:
+        yield
+        return
+    settings = [(mg, precision)]
+    if "torch" in taking_part:
+        settings.append((taking_part["torch"][0].library, "high" if precision == "high" else "highest"))
+    before = [(library, library.get_float32_matmul_precision()) for library, _ in settings]
+    try:
+        for library, wanted in settings:
+            library.set_float32_matmul_precision(wanted)
+        yield
+    finally:
+        for library, wanted in before:
+            library.set_float32_matmul_precision(wanted)
 
 
 def _measure(row, entry, taking_part, turns, seconds):

@@ -22,7 +22,9 @@ class Target(NamedTuple):
 TARGETS = (
     Target("memory-bound ops: share of the copy's bandwidth", "memory: .*", "share of copy", 0.85),
     Target("memory-bound ops against torch", "memory: .*", "torch", 1.0),
-    Target("GEMM 4096³ in float32 against torch (cuBLAS)", "products: gemm 4096.*", "torch", 0.75),
+    Target("GEMM 4096³ in float32 against torch (cuBLAS)", r"products: gemm 4096 x \d+ x \d+, .*", "torch", 0.75),
+    Target("GEMM 4096³ in 3xtf32 against torch in float32", "products: gemm 4096.* in 3xtf32, .*", "torch", 1.0),
+    Target("GEMM 4096³ in tf32 against torch in tf32", "products: gemm 4096.* in tf32, .*", "torch", 0.6),
     Target("3x3 convolution against torch (cuDNN)", "products: conv 3x3 .*, forward", "torch", 0.5),
     Target("training steps, captured, against torch eager", "nets: .*captured", "torch", 3.0),
     Target("training steps, captured, against torch with CUDA graphs", "nets: .*captured", "torch graphs", 1.0),

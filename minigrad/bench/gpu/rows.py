@@ -1,10 +1,19 @@
 """What is compared on a GPU. The rows are those of the CPU's benchmark in kind, and large."""
 
+from dataclasses import dataclass
+
 from minigrad.bench import nets
 from minigrad.bench.row import Row, shape_text
 
 MIB = 1 << 20
 BATCH = 64
+
+
+@dataclass(frozen=True)
+class ProductRow(Row):
+    """A row with a precision of its own, see `minigrad.set_float32_matmul_precision`."""
+
+    precision: str = "highest"
 
 
 def memory_rows(count, channels=64, side=16):
@@ -32,9 +41,13 @@ def product_rows(n, batch):
     shape, out = (batch, 64, 56, 56), 64
     flop = 2 * 9 * 64 * out * batch * 56 * 56
     conv = shape, (out, 64, 3, 3), (out,)
+    gemm = "matmul", ((n, n), (n, n)), {}, 2 * n**3, "FLOP"
     return [
-        Row(f"gemm {n} x {n} x {n}, forward", "products", "forward", "matmul", ((n, n), (n, n)), {}, 2 * n**3, "FLOP",
-            tolerance=1e-3),
+        Row(f"gemm {n} x {n} x {n}, forward", "products", "forward", *gemm, tolerance=1e-3),
+        ProductRow(f"gemm {n} x {n} x {n} in 3xtf32, forward", "products", "forward", *gemm, tolerance=1e-3,
+                   precision="3xtf32"),
+        ProductRow(f"gemm {n} x {n} x {n} in tf32, forward", "products", "forward", *gemm, tolerance=3e-3,
+                   precision="high"),
         Row(f"conv 3x3 {shape_text(shape)} -> {out}, forward", "products", "forward", "conv2d", conv, {"padding": 1},
             flop, "FLOP", tolerance=1e-3),
         Row(f"conv 3x3 {shape_text(shape)} -> {out}, forward + backward", "products", "backward", "conv2d", conv,
@@ -58,5 +71,5 @@ def net_rows(names, batch):
 def rows(small=False):
     """All of them; `small` for a look at whether everything works, in the emulator too."""
     if small:
-        return [*memory_rows(512, 4, 4), *product_rows(24, 1)[:1], *net_rows("A", 3)]
+        return [*memory_rows(512, 4, 4), *product_rows(24, 1)[:3], *net_rows("A", 3)]
     return [*memory_rows(64 * MIB), *product_rows(4096, 64), *net_rows("ABC", BATCH)]
