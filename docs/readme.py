@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from minigrad.bench.markdown import replace
+from minigrad.bench.blocks import replace
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "mnist_in_30_lines.py"

@@ -131,7 +131,8 @@ def test_figure_is_small_and_pauses_at_every_step():
     path = ROOT / "docs" / "images" / "batchnorm-steps.gif"
     assert path.stat().st_size < 500_000
     pauses = 0
-    with pytest.importorskip("PIL.Image").open(path) as image:
+    pillow = pytest.importorskip("PIL.Image", reason="the animation is read with Pillow, which comes with matplotlib")
+    with pillow.open(path) as image:
         for number in range(image.n_frames):
             image.seek(number)
             pauses += image.info["duration"] >= 2000
@@ -140,7 +141,7 @@ def test_figure_is_small_and_pauses_at_every_step():
 
 
 def test_figure_shows_what_the_layer_computes():
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="the figure is drawn with it")
     figure = load("batchnorm_figure")
     channel = figure.Channel()
     np.testing.assert_allclose(channel.normalised, (channel.x - channel.x.mean()) / channel.x.std(), rtol=1e-4)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from batchnorm.experiments import HE, WITH, WITHOUT
-from minigrad.bench.markdown import replace
+from minigrad.bench.blocks import replace
 
 SURVIVES = 0.9  # a learning rate is survived where all seeds get at least this accuracy
 NAME = {WITHOUT: "without", WITH: "with", HE: HE, "ghost": "ghost"}

@@ -14,14 +14,14 @@ from minigrad.kernels.cpu.compile import chosen, inline, kernel
 from minigrad.kernels.cpu.elementwise import PARALLEL
 from minigrad.kernels.cpu.image_tiles import (
     TILE,
-    _gathered,
-    _pooled,
-    _put_back,
-    _runs,
-    _target,
-    _tile,
-    _tile_size,
-    _tiles,
+    gathered,
+    pooled_tile,
+    put_back,
+    runs_of,
+    target_of,
+    tile_at,
+    tile_size,
+    tiles_across,
 )
 from minigrad.kernels.cpu.parallel import flat, parallel_for, parallel_kernel, scratch
 from minigrad.kernels.cpu.reduction import deviations_from, squares_about
@@ -125,12 +125,12 @@ def _plane_statistics(c, x, mean, variance, shape):
     The deviations from a tile's mean show how far rounding has put it off (Björck's correction in Chan, Golub and
     LeVeque 1983): of values around 1e4 with deviation 1 the output is off by up to 1.4e-3 without it.
     """
-    size = _tile_size(shape[2], shape[3])
+    size = tile_size(shape[2], shape[3])
     line = scratch(x.dtype.type(0), TILE)
     center, squares, count = 0.0, 0.0, 0.0
-    many = _tiles(shape[0], size[0]) * _tiles(shape[2], size[1]) * _tiles(shape[3], size[2])
+    many = tiles_across(shape[0], size[0]) * tiles_across(shape[2], size[1]) * tiles_across(shape[3], size[2])
     for number in range(many):
-        piece, total = _gathered(x, _runs(_tile(number, shape, size, c), shape, c), line), x.dtype.type(0)
+        piece, total = gathered(x, runs_of(tile_at(number, shape, size, c), shape, c), line), x.dtype.type(0)
         for i in range(piece.size):
             total += piece[i]
         middle, total, drift = x.dtype.type(total / x.dtype.type(piece.size)), x.dtype.type(0), x.dtype.type(0)
@@ -210,15 +210,15 @@ def _transform(source, target, middle, scale, shift, act, slope):
 @inline
 def _forward_planes(task, x, mean, variance, weight, bias, out, eps, slope, shape, act, pool):
     batch, channels, height, width = shape
-    size, line = _tile_size(height, width), scratch(eps, TILE)
-    parts = _tiles(channels, CHANNELS)
+    size, line = tile_size(height, width), scratch(eps, TILE)
+    parts = tiles_across(channels, CHANNELS)
     first, leaky = task % parts * CHANNELS, act == LEAKY_RELU
-    many = _tiles(height, size[1]) * _tiles(width, size[2])
+    many = tiles_across(height, size[1]) * tiles_across(width, size[2])
     for c in range(first, min(first + CHANNELS, channels)):
         middle, _, scale, shift = _affine(c, mean, variance, weight, bias, eps)
         for number in range(task // parts * many, (task // parts + 1) * many):
-            tile = _tile(number, shape, size, c)
-            runs = _runs(tile, shape, c)
+            tile = tile_at(number, shape, size, c)
+            runs = runs_of(tile, shape, c)
             start, count, length, step = runs
             if not pool:
                 for k in range(count):
@@ -234,8 +234,8 @@ def _forward_planes(task, x, mean, variance, weight, bias, out, eps, slope, shap
                 for k in range(count):
                     at = start + k * step
                     _transform(x[at : at + length], y[k * length : (k + 1) * length], middle, scale, shift, act, slope)
-                half, half_shape = _pooled(tile, shape)
-                at, _, _, jump = _runs(half, half_shape, c)
+                half, half_shape = pooled_tile(tile, shape)
+                at, _, _, jump = runs_of(half, half_shape, c)
                 for plane in range(half[3]):
                     for r in range(half[4]):
                         top = (plane * tile[4] + 2 * r) * tile[5]
@@ -286,16 +286,16 @@ def _forward_rows(task, x, mean, variance, weight, bias, out, eps, slope, shape,
 @parallel_kernel
 def forward_of_rows(x, mean, variance, weight, bias, out, eps, act, slope):
     batch, channels = x.shape[:2]
-    T, strips, share = x.dtype.type, _tiles(channels, STRIP), max(1, ROWS * TILE // channels)
+    T, strips, share = x.dtype.type, tiles_across(channels, STRIP), max(1, ROWS * TILE // channels)
     shape = batch, channels, strips, share
     arguments = flat(x), mean, variance, weight, bias, flat(out), T(eps), T(slope), shape, act
-    parallel_for(_forward_rows, _tiles(batch, share) * strips, x.size >= PARALLEL, arguments)
+    parallel_for(_forward_rows, tiles_across(batch, share) * strips, x.size >= PARALLEL, arguments)
 
 
 @parallel_kernel
 def forward_of_planes(x, mean, variance, weight, bias, out, eps, act, slope, pool):
     batch, channels, height, width = x.shape
-    T, tasks = x.dtype.type, _tiles(batch, _tile_size(height, width)[0]) * _tiles(channels, CHANNELS)
+    T, tasks = x.dtype.type, tiles_across(batch, tile_size(height, width)[0]) * tiles_across(channels, CHANNELS)
     arguments = flat(x), mean, variance, weight, bias, flat(out), T(eps), T(slope), x.shape, act, pool
     parallel_for(_forward_planes, tasks, x.size >= PARALLEL, arguments)
 
@@ -310,7 +310,7 @@ def batch_norm_forward(x, mean, variance, weight, bias, out, eps, act, slope, po
 def _tile_gradient(runs, tile, x, grad, grad_x, lines, affine, shape, c, act, slope, pool):
     """The gradient before the activation and the pooling of a tile, into grad_x; returns the tile's x and that."""
     line, image, back, result = lines
-    source, target = _gathered(x, runs, line), _target(grad_x, runs, result)
+    source, target = gathered(x, runs, line), target_of(grad_x, runs, result)
     y = image[: source.size]
     if pool:
         above, zero = back[: source.size], x.dtype.type(0)
@@ -318,8 +318,8 @@ def _tile_gradient(runs, tile, x, grad, grad_x, lines, affine, shape, c, act, sl
         if tile[4] % 2 or tile[5] % 2:
             for i in range(above.size):
                 above[i] = zero
-        half, half_shape = _pooled(tile, shape)
-        at, _, _, jump = _runs(half, half_shape, c)
+        half, half_shape = pooled_tile(tile, shape)
+        at, _, _, jump = runs_of(half, half_shape, c)
         for plane in range(half[3]):
             for r in range(half[4]):
                 top = (plane * tile[4] + 2 * r) * tile[5]
@@ -331,26 +331,26 @@ def _tile_gradient(runs, tile, x, grad, grad_x, lines, affine, shape, c, act, sl
         _normalise(source, y, affine[0], affine[2], affine[3])
         if act != SILU:
             _activate(y, act)
-        _derive(y, _gathered(grad, runs, back), target, act, slope)
-    _put_back(grad_x, runs, target)
+        _derive(y, gathered(grad, runs, back), target, act, slope)
+    put_back(grad_x, runs, target)
     return source, target
 
 
 @inline
 def _backward_planes(c, x, mean, variance, weight, bias, grad, grad_x, grad_weight, grad_bias, eps, slope, shape, act,
                      pool):
-    zero, size, leaky = x.dtype.type(0), _tile_size(shape[2], shape[3]), act == LEAKY_RELU
+    zero, size, leaky = x.dtype.type(0), tile_size(shape[2], shape[3]), act == LEAKY_RELU
     line, image, back, result = scratch(eps, TILE), scratch(eps, TILE), scratch(eps, TILE), scratch(eps, TILE)
     affine = _affine(c, mean, variance, weight, bias, eps)
     middle, rstd, scale, shift = affine
     total, product, plain = 0.0, 0.0, act <= LEAKY_RELU and not pool
-    many = _tiles(shape[0], size[0]) * _tiles(shape[2], size[1]) * _tiles(shape[3], size[2])
+    many = tiles_across(shape[0], size[0]) * tiles_across(shape[2], size[1]) * tiles_across(shape[3], size[2])
     for number in range(many):
-        tile = _tile(number, shape, size, c)
-        runs = _runs(tile, shape, c)
+        tile = tile_at(number, shape, size, c)
+        runs = runs_of(tile, shape, c)
         t, p = zero, zero
         if plain:  # nothing is kept: cheaper to do again than to write and read
-            source, above = _gathered(x, runs, line), _gathered(grad, runs, back)
+            source, above = gathered(x, runs, line), gathered(grad, runs, back)
             for i in range(source.size):
                 centred = source[i] - middle
                 d = _rectified_grad(centred * scale + shift, above[i], leaky, slope)
@@ -439,7 +439,7 @@ def backward_of_rows(x, mean, variance, weight, bias, grad, grad_x, grad_weight,
     T, channels = x.dtype.type, x.shape[1]
     arguments = (flat(x), mean, variance, weight, bias, flat(grad), flat(grad_x), grad_weight, grad_bias, T(eps),
                  T(slope), x.shape[:2], act)
-    parallel_for(_backward_rows, _tiles(channels, STRIP), x.size >= PARALLEL, arguments)
+    parallel_for(_backward_rows, tiles_across(channels, STRIP), x.size >= PARALLEL, arguments)
 
 
 @parallel_kernel

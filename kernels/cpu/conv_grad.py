@@ -97,9 +97,7 @@ def _sum_block(chunk, chunks, chunk_size, grad, x, work, with_bias, numbers, sou
                     group, channel = panel // panels, panel % panels * wide
                     valid = min(wide, c_out - channel)
                     across = wide if valid > lanes else HALF if valid <= HALF < lanes else lanes
-                    if across == HALF:
-                        pass
-                    elif valid < across:
+                    if valid < across != HALF:  # half a vector is padded as it is packed
                         for i in range(count * pixels * across):
                             work[packed_at + i] = work.dtype.type(0)
                     for i in range(count):

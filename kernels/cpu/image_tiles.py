@@ -6,7 +6,7 @@ TILE = 1024  # elements of a tile: 4 KiB of float32, and the lines of a kernel s
 
 
 @inline
-def _tile_size(height, width):
+def tile_size(height, width):
     """Planes, rows and columns of a tile: planes more than 1 only if they are whole; rows in pairs, unless all."""
     if height * width <= TILE:
         return TILE // max(1, height * width), height, width
@@ -15,22 +15,22 @@ def _tile_size(height, width):
 
 
 @inline
-def _tiles(extent, size):
+def tiles_across(extent, size):
     return (extent + size - 1) // max(1, size)
 
 
 @inline
-def _tile(number, shape, size, c):
+def tile_at(number, shape, size, c):
     """Tile `number` of a channel: (first image, first row, first column, images, rows, columns)."""
     batch, _, height, width = shape
     planes, rows, columns = size
-    across, down = _tiles(width, columns), _tiles(height, rows)
+    across, down = tiles_across(width, columns), tiles_across(height, rows)
     n, r, q = number // (across * down) * planes, number // across % down * rows, number % across * columns
     return n, r, q, min(planes, batch - n), min(rows, height - r), min(columns, width - q)
 
 
 @inline
-def _runs(tile, shape, c):
+def runs_of(tile, shape, c):
     """Where the tile lies in memory: first element, number of runs, length of each, distance between them."""
     n, r, q, planes, rows, columns = tile
     _, channels, height, width = shape
@@ -41,7 +41,7 @@ def _runs(tile, shape, c):
 
 
 @inline
-def _pooled(tile, shape):
+def pooled_tile(tile, shape):
     """The tile's counterpart behind the pooling, and the shape of the pooled images."""
     n, r, q, planes, rows, columns = tile
     batch, channels, height, width = shape
@@ -49,7 +49,7 @@ def _pooled(tile, shape):
 
 
 @inline
-def _gathered(x, runs, line):
+def gathered(x, runs, line):
     """The elements of some runs side by side: as they lie, or copied to `line`."""
     start, count, length, step = runs
     if count == 1:
@@ -62,14 +62,14 @@ def _gathered(x, runs, line):
 
 
 @inline
-def _target(x, runs, line):
-    """Where to compute the elements of some runs; `_put_back` sends them there."""
+def target_of(x, runs, line):
+    """Where to compute the elements of some runs; `put_back` sends them there."""
     start, count, length, step = runs
     return x[start : start + length] if count == 1 else line[: count * length]
 
 
 @inline
-def _put_back(x, runs, line):
+def put_back(x, runs, line):
     start, count, length, step = runs
     if count > 1:
         for k in range(count):

@@ -7,7 +7,7 @@ import numpy as np
 from numba import types
 
 from minigrad.kernels.cuda import parts
-from minigrad.kernels.cuda.intrinsics import TWINS, load4, mma_tf32_sync, round_tf32, store4, thread_index
+from minigrad.kernels.cuda.intrinsics import BELOW_TF32, TWINS, load4, mma_tf32_sync, store4, thread_index
 from minigrad.kernels.cuda.specialise import names_of, specialise
 from minigrad.kernels.cuda.watched import BlockArray, Divergence, KernelError, LocalArray, Misaligned, Pointer, state
 from minigrad.kernels.cuda.words import cuda as compiled_cuda
@@ -187,18 +187,8 @@ def _store4(x, i, a, b, c, d):
     TWINS[store4](x, i, a, b, c, d)
 
 
-IGNORED = np.uint32(0x1FFF)  # the bits of a float32 that tf32 has not
-
-
-def _round_tf32(x):
-    if not np.isfinite(x):
-        return np.float32(x)
-    bits = np.float32(x).view(np.uint32)  # a carry out of the mantissa is the next exponent, out of that infinity
-    return ((bits + np.uint32(0x1000)) & ~IGNORED).view(np.float32)
-
-
 def _toward_zero(exact):
-    """float32 numbers not larger than float64 ones: so do tensor cores round their sums, as far as is known."""
+    """float32 numbers not larger than float64 ones: an assumption, the least exact that a card might do with sums."""
     rounded = exact.astype(np.float32)
     return np.where(np.abs(rounded) > np.abs(exact), np.nextafter(rounded, np.float32(0)), rounded)
 
@@ -211,7 +201,7 @@ def _warp_product(lanes):
     b[:4], b[4:] = held[:, :, 4].T, held[:, :, 5].T
     c[:8, 0::2], c[:8, 1::2], c[8:, 0::2], c[8:, 1::2] = [held[:, :, 6 + i] for i in range(4)]
     for operand in (a, b):
-        if ((operand.view(np.uint32) & IGNORED) != 0)[np.isfinite(operand)].any():
+        if ((operand.view(np.uint32) & BELOW_TF32) != 0)[np.isfinite(operand)].any():
             raise KernelError("mma_tf32_sync: an operand is not rounded to tf32")
     return _toward_zero(a.astype(np.float64) @ b.astype(np.float64) + c)
 
@@ -230,7 +220,7 @@ def _mma_tf32_sync(*fragments):
 
 WORDS = {
     **TWINS, thread_index: _thread_index, load4: _load4, store4: _store4, compiled_cuda: cuda, math: Math,
-    round_tf32: _round_tf32, mma_tf32_sync: _mma_tf32_sync,
+    mma_tf32_sync: _mma_tf32_sync,
     types.int32: _int32, types.int64: int, types.uint32: _unsigned(32), types.uint64: _unsigned(64),
     types.float32: np.float32, types.float64: np.float64,
 }  # fmt: skip

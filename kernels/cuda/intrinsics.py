@@ -3,6 +3,8 @@
 ``TWINS`` maps what a kernel refers to to what it means in the emulator.
 """
 
+import numpy as np
+
 from minigrad.kernels.cuda import toolkit
 
 TWINS = {}
@@ -186,15 +188,21 @@ def reciprocal_root(typingctx, x):
 # -- tensor cores ------------------------------------------------------------------------------------------------------
 
 
+BELOW_TF32 = np.uint32(0x1FFF)  # the bits of a float32 that tf32 has not
+
+
 def _round_tf32(x):
-    return x
+    if not np.isfinite(x):
+        return np.float32(x)
+    bits = np.float32(x).view(np.uint32)  # a carry out of the mantissa is the next exponent, out of that infinity
+    return ((bits + np.uint32(0x1000)) & ~BELOW_TF32).view(np.float32)
 
 
 def _no_mma(*operands):
     raise NotImplementedError("mma_tf32_sync: 32 lanes make one product together; the emulator has a word of its own")
 
 
-@instruction(_round_tf32)  # the emulator's own, as the next one
+@instruction(_round_tf32)
 def round_tf32(typingctx, x):
     """A float32 rounded to tf32: 10 bits of mantissa, to nearest, ties away from zero."""
 
@@ -206,7 +214,7 @@ def round_tf32(typingctx, x):
     return types.float32(types.float32), emit
 
 
-@instruction(_no_mma)
+@instruction(_no_mma)  # the emulator's own
 def mma_tf32_sync(typingctx, a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
     """The four elements of c + a @ b that belong to this lane; a is 16 x 8, b 8 x 8, c 16 x 8, spread over the warp.
 

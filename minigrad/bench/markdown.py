@@ -1,7 +1,5 @@
 """Renders a report as ``docs/benchmarks.md``, which is never typed by hand."""
 
-import re
-
 from minigrad.bench.reasons import obstacle, reason
 from minigrad.bench.report import MET, NOTE, cells, describe, errors, groups, labels
 from minigrad.bench.targets import below_torch, evaluate
@@ -65,15 +63,6 @@ def render(report, pictures=None):
     if wrong:
         lines += ["", "## What failed", "", *[f"* {text}" for text in wrong]]
     return "\n".join(lines) + "\n"
-
-
-def replace(text, block, content):
-    """A text with the content of one generated block replaced: what stands between ``<!-- BLOCK: by whom -->`` and
-    ``<!-- end -->``."""
-    pattern = re.compile(rf"(<!-- {re.escape(block)}: [^>]*-->\n).*?(<!-- end -->)", re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError(f"replace: there is no block {block!r}")
-    return pattern.sub(lambda match: f"{match[1]}{content.strip()}\n{match[2]}", text)
 
 
 def _obstacles(report):

@@ -24,8 +24,8 @@ KINDS = {
 DEVICES = ["cpu", "cuda"]
 
 
-def draw(seed, device="cpu"):
-    """One configuration: the layer here, the layer there, and what to feed them."""
+def draw(seed, device="cpu", **fixed):
+    """One configuration, some settings of which may be fixed: the layer here, the one there, what to feed them."""
     rng = np.random.default_rng(seed)
     kind = list(KINDS)[seed % 3]
     ours, theirs, spatial = KINDS[kind]
@@ -39,6 +39,7 @@ def draw(seed, device="cpu"):
     }
     if settings["affine"] and rng.random() < 0.3:
         settings["bias"] = False
+    settings |= fixed
     shapes = []
     for _ in range(3):
         shape = [int(rng.integers(1, 7)), channels, *[int(n) for n in rng.integers(1, 6, spatial)]]
@@ -72,9 +73,7 @@ def test_batch_norm(seed, device):
 @pytest.mark.parametrize("seed", range(24))
 def test_frozen_in_training_is_evaluation_there(seed, device):
     """A frozen layer in training against PyTorch's in evaluation, with weight and bias that go on training."""
-    what, ours, theirs, batches = draw(seed, device)
-    if not ours.track_running_stats:
-        return
+    what, ours, theirs, batches = draw(seed, device, track_running_stats=True)
     agree_module(ours, theirs, batches[0], what=what, device=device)
     ours.freeze(affine=False)
     for batch in batches[1:]:
