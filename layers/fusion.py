@@ -11,6 +11,7 @@ from minigrad.layers.linear import Linear
 from minigrad.layers.norm import BatchNorm1d, BatchNorm2d, Folded
 from minigrad.layers.pooling import MaxPool2d
 from minigrad.ops.fused import BatchNormAct, BatchNormActEval, LinearBatchNormAct, fit_together
+from minigrad.watching import entering
 
 # By exact type: a subclass may do anything.
 NORMS = (BatchNorm1d, BatchNorm2d, Folded)
@@ -39,6 +40,13 @@ class Run:
             for module in self.modules:
                 x = module(x)
             return x
+        watchers = modes.current.get().watchers
+        if watchers:
+            with entering(watchers, *self.modules):
+                return self._fused(x)
+        return self._fused(x)
+
+    def _fused(self, x):
         norm, linear = self.norm, self.linear
         slope = float(self.activation.negative_slope) if self.kind == "leaky_relu" else 0.0
         if linear is not None:

@@ -17,6 +17,7 @@ from minigrad.device import Device, get_device
 from minigrad.dtypes import as_dtype, float32, float64, is_float
 from minigrad.modes import no_grad
 from minigrad.tensor import RemovableHandle, Tensor
+from minigrad.watching import entering
 
 
 class Parameter(Tensor):
@@ -97,6 +98,14 @@ class Module:
         recorder = modes.recorder.get()
         if recorder:
             recorder.module(self)
+        watchers = modes.current.get().watchers
+        if watchers:
+            with entering(watchers, self):
+                return self._run(args, kwargs)
+        return self._run(args, kwargs)
+
+    def _run(self, args, kwargs):
+        """The forward and its hooks."""
         output = self.forward(*args, **kwargs)
         if self._forward_hooks:
             for hook in tuple(self._forward_hooks.values()):

@@ -33,15 +33,16 @@ from minigrad.creation import (
 from minigrad.device import Device, cpu, get_device
 from minigrad.dtypes import bool, float32, float64, int64
 from minigrad.function import Function, apply_multiple
-from minigrad.modes import detect_anomaly, enable_grad, is_grad_enabled, no_grad
+from minigrad.modes import enable_grad, is_grad_enabled, no_grad
 from minigrad.precision import get_float32_matmul_precision, set_float32_matmul_precision
 from minigrad.random import Generator, manual_seed
 from minigrad.tensor import Tensor
 from minigrad.threads import get_num_threads, set_num_threads
 from minigrad.version import __version__
+from minigrad.watching import Watcher, detect_anomaly, watch
 
 # Imported at their first use, so that import minigrad stays instant.
-_ON_DEMAND = ("data", "layers", "optim", "testing")
+_ON_DEMAND = ("data", "layers", "optim", "study", "testing")
 
 
 def __getattr__(name):

@@ -6,7 +6,7 @@ the leaves and hands each node the gradient of its output; the node answers with
 """
 
 from minigrad import modes
-from minigrad.function import Pick, check_finite
+from minigrad.function import Pick
 
 
 def _count_uses(roots, stop):
@@ -72,9 +72,9 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
     for out, seed in roots:
         node = out.fn or out
         total[node] = total[node] + seed if node in total else seed
-    mode = modes.current.get()
-    # Anomalies are looked for in what a backward answers, so that its op is named and not one inside it.
-    token = modes.current.set(modes.Mode(grad=create_graph, anomaly=False))
+    watchers = modes.current.get().watchers
+    # Watchers are told what a backward answers, not of the ops inside it.
+    token = modes.current.set(modes.Mode(grad=create_graph))
     try:
         ready = [node for node, count in uses.items() if count == 0]
         while ready:
@@ -88,11 +88,15 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
             if isinstance(node, Tensor):
                 if targets is None and grad is not None:
                     _accumulate(node, grad, node in own)
+                for watcher in watchers:
+                    watcher.answered(node, grad, None)
                 continue
             if node in stop:
                 continue
             parents, passed = node.parents, targets is None or node in wanted
             answers = _answers(node, grad) if passed and grad is not None else None
+            for watcher in watchers:  # now: what was answered may be added to in place below
+                watcher.answered(node, grad, answers)
             around = None
             for position, parent in enumerate(parents):  # zip takes 0.25 us more
                 if parent is None:
@@ -115,8 +119,6 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
                         raise TypeError(f"{_expected(node)}, of dtype {dtype} like that input, got {answer.dtype}")
                 else:
                     shape = parent.shape
-                if mode.anomaly:
-                    check_finite(node, answer, "backward")
                 if answer.data.shape != shape:
                     answer, new = _summed_to(answer, shape), True
                 if known is None:
@@ -131,6 +133,8 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
                     own.add(parent)
                 else:
                     _add_into(known.data, answer.data, node.device)
+            for watcher in watchers:
+                watcher.passed(node)
             if passed and not retain_graph:
                 node.free()
     finally:

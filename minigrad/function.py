@@ -48,10 +48,15 @@ class Function:
 
     @classmethod
     def apply(cls, *inputs, **params):
-        """Run the op on tensors (other inputs are passed on as they are) and record it if needed."""
+        """Run the op on tensors (other inputs are passed on as they are) and record it if needed.
+
+        Where `minigrad.study.decompose` knows a formula for it in primitive ops, that one runs instead.
+        """
+        mode = current.get()
+        if mode.decompositions and cls in mode.decompositions:
+            return mode.decompositions[cls](cls, *inputs, **params)
         fn = cls()
         fn.device, arrays, needs = _unpack(cls, inputs)
-        mode = current.get()
         recorded = True in needs and mode.grad and cls.differentiable
         fn.needs_input_grad = needs if recorded else _NONE
         result = Tensor(fn.forward(*arrays, **params), fn.device)
@@ -59,8 +64,8 @@ class Function:
             result.version = inputs[0].version
         if recorded:
             fn._record(inputs, result)
-        if mode.anomaly:
-            check_finite(fn, result, "forward")
+        if mode.watchers:
+            _tell(mode, fn, inputs, (result,))
         return result
 
     # Most small ops have one or two tensors as inputs and nothing else. Two short ways for them, which leave out what
@@ -78,8 +83,8 @@ class Function:
         if recorded:
             fn.parents, fn.inputs, fn.saved_version = (x.fn or x,), (x,), x.version[0]
             fn._finish(result)
-        if mode.anomaly:
-            check_finite(fn, result, "forward")
+        if mode.watchers:
+            _tell(mode, fn, (x,), (result,))
         return result
 
     @classmethod
@@ -97,8 +102,8 @@ class Function:
             fn.parents = (a.fn or a) if a.requires_grad else None, (b.fn or b) if b.requires_grad else None
             fn.inputs, fn.saved_version = (a, b), a.version[0] + b.version[0]
             fn._finish(result)
-        if mode.anomaly:
-            check_finite(fn, result, "forward")
+        if mode.watchers:
+            _tell(mode, fn, (a, b), (result,))
         return result
 
     def _record(self, inputs, result):
@@ -211,16 +216,15 @@ def apply_multiple(cls, *inputs, **params):
             pick = Pick()
             pick.device, pick.parents, pick.inputs, pick.index = fn.device, (fn,), None, index
             pick._finish(result)
-    if mode.anomaly:
-        for result in results:
-            check_finite(fn, result, "forward")
+    if mode.watchers:
+        _tell(mode, fn, inputs, results)
     return results
 
 
-def check_finite(fn, tensor, where):
-    """Raise if there is a NaN in what the forward or backward of an op produced."""
-    if tensor.data.dtype.kind == "f" and bool((tensor.numpy() != tensor.numpy()).any()):
-        raise FloatingPointError(f"anomaly: the {where} of {fn.name} produced NaN (result of shape {tensor.shape})")
+def _tell(mode, fn, inputs, results):
+    """Tell the watchers that an op has run."""
+    for watcher in mode.watchers:
+        watcher.computed(fn, inputs, results)
 
 
 def _differentiate(formula, inputs, needs, gradients):

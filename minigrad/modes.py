@@ -1,8 +1,8 @@
-"""What holds in the current context (thread or task): whether ops are recorded, whether results are checked."""
+"""What holds in the current context (thread or task): whether ops are recorded, who watches, what is decomposed."""
 
 from contextlib import ContextDecorator, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +10,13 @@ class Mode:
     """What holds in the current context (thread or task)."""
 
     grad: bool = True
-    anomaly: bool = False
+    watchers: tuple = ()  # of Watcher
+    decompositions: dict | None = field(default=None, hash=False)  # see `Function.apply`
+
+    @property
+    def anomaly(self):
+        """Whether somebody reads every value, so that each op has to be run by itself."""
+        return any(watcher.reads_values for watcher in self.watchers)
 
 
 current = ContextVar("minigrad_mode", default=Mode())  # noqa: B039 - it is frozen
@@ -32,16 +38,18 @@ def on_host(function):
     return listening.host(function) if listening else function()
 
 
-class _ModeSwitch(ContextDecorator):
+class ModeSwitch(ContextDecorator):
     """Sets some fields of the mode inside a ``with`` block or a decorated function."""
-
-    change: dict = {}
 
     def __init__(self):
         self._tokens = []
 
+    def change(self, mode):
+        """The mode inside, given that around the block."""
+        raise TypeError(f"{type(self).__name__} changes nothing")
+
     def __enter__(self):
-        self._tokens.append(current.set(replace(current.get(), **self.change)))
+        self._tokens.append(current.set(self.change(current.get())))
         return self
 
     def __exit__(self, *exception):
@@ -51,25 +59,18 @@ class _ModeSwitch(ContextDecorator):
         return type(self)()
 
 
-class no_grad(_ModeSwitch):
+class no_grad(ModeSwitch):
     """Inside, ops are not recorded. A context manager and a decorator."""
 
-    change = {"grad": False}
+    def change(self, mode):
+        return replace(mode, grad=False)
 
 
-class enable_grad(_ModeSwitch):
+class enable_grad(ModeSwitch):
     """Inside, ops are recorded again, whatever surrounds the block. A context manager and a decorator."""
 
-    change = {"grad": True}
-
-
-class detect_anomaly(_ModeSwitch):
-    """Inside, the first NaN that an op's forward or backward produces raises an error that names the op.
-
-    Every result is read back for it, so use it to look for a fault, not to train.
-    """
-
-    change = {"anomaly": True}
+    def change(self, mode):
+        return replace(mode, grad=True)
 
 
 def is_grad_enabled():
