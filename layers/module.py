@@ -101,12 +101,9 @@ class Module:
         watchers = modes.current.get().watchers
         if watchers:
             with entering(watchers, self):
-                return self._run(args, kwargs)
-        return self._run(args, kwargs)
-
-    def _run(self, args, kwargs):
-        """The forward and its hooks."""
-        output = self.forward(*args, **kwargs)
+                output = self.forward(*args, **kwargs)
+        else:
+            output = self.forward(*args, **kwargs)
         if self._forward_hooks:
             for hook in tuple(self._forward_hooks.values()):
                 replaced = hook(self, args, output)
