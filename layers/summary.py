@@ -51,8 +51,8 @@ class Summary:
         return "\n".join([
             lines[0], rule, *lines[1:], rule,
             f"Parameters: {self.parameters:,} ({self.trainable:,} trainable)",
-            f"Memory: {size_text(total)} (parameters {size_text(self.parameter_bytes)}, buffers {size_text(self.buffer_bytes)}, "
-            f"activations {size_text(self.activation_bytes)})",
+            f"Memory: {size_text(total)} (parameters {size_text(self.parameter_bytes)}, "
+            f"buffers {size_text(self.buffer_bytes)}, activations {size_text(self.activation_bytes)})",
         ])
 
     __repr__ = __str__

@@ -11,7 +11,7 @@ _HOMES = {
     "page": "page_builder",
     "source": "sources",
     "trace": "tracing",
-}  # each name with its module, imported at the first use; no module has the name of a function, whose place it would take
+}  # each name with its module, imported at the first use; none has a function's name: it would take its place
 
 __all__ = list(_HOMES)
 

@@ -1,10 +1,10 @@
 """One node in the place of all that ran in a module."""
 
+from dataclasses import replace
+
 
 def collapse(graph, depth):
     """See `Graph.collapse`."""
-    from minigrad.study.graphs import Graph
-
     groups = _groups(graph, depth)
     while True:
         order = _order(graph, groups)
@@ -22,7 +22,7 @@ def collapse(graph, depth):
             seen.add(pair)
             counts[pair[1]] = counts.get(pair[1], -1) + 1
             edges.append(type(edge)(*pair, counts[pair[1]]))
-    return Graph(nodes, edges, list(dict.fromkeys(key_of[key] for key in graph.outputs)))
+    return type(graph)(nodes, edges, list(dict.fromkeys(key_of[key] for key in graph.outputs)))
 
 
 def shortened(path, depth):
@@ -82,16 +82,15 @@ def _order(graph, groups):
 
 def _merged(graph, members, key, depth):
     """One node for several: its value is that of the last op."""
-    from minigrad.study.graphs import Node, rekeyed
-
     nodes = [graph.nodes[member] for member in members]
     if len(nodes) == 1:
-        return rekeyed(nodes[0], key)
+        return replace(nodes[0], key=key)
     ops = [node for node in nodes if node.kind in ("op", "module")]
     last = ops[-1]
     names = dict.fromkeys(node.op for node in ops)
-    return Node(
-        key, "module", op=" ".join(names) if len(names) <= 3 else f"{len(ops)} ops", module=shortened(last.module, depth),
+    return type(last)(
+        key, "module", op=" ".join(names) if len(names) <= 3 else f"{len(ops)} ops",
+        module=shortened(last.module, depth),
         shape=last.shape, dtype=last.dtype, device=last.device, memory=sum(node.memory for node in nodes),
         saved=sum(node.saved for node in nodes), formula=last.formula if len(ops) == 1 else "",
         parameters=sum(node.parameters for node in nodes), source=last.source if len(ops) == 1 else None,

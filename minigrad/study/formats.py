@@ -45,8 +45,8 @@ def to_dot(graph):
             f'fillcolor="{FILL[node.kind]}"];' for node in nodes
         ]
         if module:
-            head = [f"  subgraph cluster_{number} {{", f'    label="{_quoted([module])}"; style=rounded; color="#818b98";']
-            lines += [*head, *[f"    {line}" for line in inside], "  }"]
+            lines += [f"  subgraph cluster_{number} {{", f'    label="{_quoted([module])}"; style=rounded;']
+            lines += [*[f"    {line}" for line in inside], "  }"]
         else:
             lines += [f"  {line}" for line in inside]
     lines += [f"  n{edge.source} -> n{edge.target};" for edge in graph.edges]

@@ -1,9 +1,9 @@
 """The recorded graph: what backward will walk, as nodes and edges to be read, counted and drawn."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from minigrad.function import Function, Pick
+from minigrad.function import Pick
 from minigrad.ops.common import product
 from minigrad.study.collapse import collapse
 from minigrad.study.module_names import joined
@@ -196,8 +196,8 @@ def graph(tensor, model=None, *, constants=True):
         if not isinstance(root, Tensor):
             raise TypeError(f"graph: expected a Tensor or several, got {type(root).__name__}")
         if not root.requires_grad:
-            raise ValueError(f"graph: the tensor of shape {root.shape} has no graph: no input of its required grad, or it "
-                             "was computed under no_grad()")
+            raise ValueError(f"graph: the tensor of shape {root.shape} has no graph: no input of its required grad, or "
+                             "it was computed under no_grad()")
     if not roots:
         raise ValueError("graph: expected at least one tensor")
     if model is not None and not hasattr(model, "named_parameters"):
@@ -321,9 +321,3 @@ def _owner(array):
     return base if hasattr(base, "nbytes") else array
 
 
-def rekeyed(node, key, **changes):
-    """A node under another key."""
-    return replace(node, key=key, **changes)
-
-
-__all__ = ["Edge", "Function", "Graph", "Node", "graph"]

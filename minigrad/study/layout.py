@@ -76,7 +76,7 @@ def _width(node):
 
 
 def _layers(graph):
-    """The layer of each node: ops one below the last of their inputs, inputs without any one above their first user."""
+    """The layer of each node: ops one below the last of their inputs, leaves one above their first user."""
     layers, users, inputs = [0] * len(graph.nodes), {}, {}
     for edge in graph.edges:
         users.setdefault(edge.source, []).append(edge.target)
@@ -92,8 +92,8 @@ def _layers(graph):
 def _steps(graph, layers):
     """Edges from layer to layer, and for each of the graph's edges the vertices that it passes.
 
-    A vertex is put into every layer that an edge crosses (and added to `layers`), so that no box stands in its way. What
-    crosses very many is drawn straight.
+    A vertex is put into every layer that an edge crosses (and added to `layers`), so that no box stands in its way;
+    what crosses very many layers is drawn straight.
     """
     pairs, ways = [], []
     for edge in graph.edges:

@@ -27,11 +27,12 @@ def to_svg(graph):
     """See `Graph.to_svg`."""
     layout = graph.layout()
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="mg" role="img" aria-label="{escape(repr(graph)[1:-1])}" '
-        f'width="{layout.width:.0f}" height="{layout.height:.0f}" viewBox="0 0 {layout.width:.1f} {layout.height:.1f}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="mg" role="img" aria-label="{escape(repr(graph)[1:-1])}"'
+        f' width="{layout.width:.0f}" height="{layout.height:.0f}" '
+        f'viewBox="0 0 {layout.width:.1f} {layout.height:.1f}">',
         f"<style>{STYLE}</style>",
-        '<defs><marker id="mg-arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path class="arrow" d="M0 0 8 4 0 8z"/></marker></defs>',
+        '<defs><marker id="mg-arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+        'orient="auto"><path class="arrow" d="M0 0 8 4 0 8z"/></marker></defs>',
     ]
     parts += [f'<path class="edge" marker-end="url(#mg-arrow)" d="{curve(route)}"/>' for route in layout.routes]
     parts += [_box(node, layout, node.key in graph.outputs) for node in graph.nodes]
@@ -52,9 +53,11 @@ def _box(node, layout, output):
     (x, y), (w, h) = layout.places[node.key], layout.boxes[node.key]
     first, second = map(escape, lines_of(node))
     return (
-        f'<g class="{node.kind}{" output" if output else ""}" data-key="{node.key}"><title>{escape(described(node))}</title>'
+        f'<g class="{node.kind}{" output" if output else ""}" data-key="{node.key}">'
+        f"<title>{escape(described(node))}</title>"
         f'<rect x="{x - w / 2:.1f}" y="{y - h / 2:.1f}" width="{w:.1f}" height="{h:.1f}"/>'
-        f'<text x="{x:.1f}" y="{y - 3:.1f}">{first}</text><text class="shape" x="{x:.1f}" y="{y + 12:.1f}">{second}</text></g>'
+        f'<text x="{x:.1f}" y="{y - 3:.1f}">{first}</text>'
+        f'<text class="shape" x="{x:.1f}" y="{y + 12:.1f}">{second}</text></g>'
     )
 
 
