@@ -51,14 +51,14 @@ class Summary:
         return "\n".join([
             lines[0], rule, *lines[1:], rule,
             f"Parameters: {self.parameters:,} ({self.trainable:,} trainable)",
-            f"Memory: {_size(total)} (parameters {_size(self.parameter_bytes)}, buffers {_size(self.buffer_bytes)}, "
-            f"activations {_size(self.activation_bytes)})",
+            f"Memory: {size_text(total)} (parameters {size_text(self.parameter_bytes)}, "
+            f"buffers {size_text(self.buffer_bytes)}, activations {size_text(self.activation_bytes)})",
         ])
 
     __repr__ = __str__
 
 
-def _size(n):
+def size_text(n):
     """A number of bytes for people."""
     for unit in ("B", "KiB", "MiB"):
         if n < 1024:

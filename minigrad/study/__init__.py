@@ -3,15 +3,15 @@
 import importlib
 
 _HOMES = {
-    "decompose": "decompose",
-    "explain": "explain",
-    "graph": "graph",
-    "names": "names",
-    "numerical": "numerical",
-    "page": "page",
-    "source": "source",
-    "trace": "trace",
-}  # each name with its module, imported at the first use
+    "decompose": "decomposing",
+    "explain": "explaining",
+    "graph": "graphs",
+    "names": "module_names",
+    "numerical": "numerical_check",
+    "page": "page_builder",
+    "source": "sources",
+    "trace": "tracing",
+}  # each name with its module, imported at the first use; none has a function's name: it would take its place
 
 __all__ = list(_HOMES)
 

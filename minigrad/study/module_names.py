@@ -1,0 +1,56 @@
+"""The paths of the modules in which ops ran."""
+
+from minigrad.watching import Watcher, watch
+
+
+def joined(paths):
+    """One path for several modules that ran as one: ``0`` and ``2`` become ``0-2``, inside of ``net`` ``net.0-2``."""
+    first, last = paths[0], paths[-1]
+    if first == last:
+        return first
+    inside, _, name = first.rpartition(".")
+    around, _, other = last.rpartition(".")
+    return f"{first}-{other}" if inside == around else f"{first}-{last}"
+
+
+class _Names(Watcher):
+    def __init__(self, model):
+        self.paths = {id(module): path for path, module in model.named_modules()}
+        self.stack = [""]
+
+    def entered(self, modules):
+        known = [self.paths[id(module)] for module in modules if id(module) in self.paths]
+        self.stack.append(joined(known) if known else self.stack[-1])
+
+    def left(self, modules):
+        self.stack.pop()
+
+    def computed(self, fn, inputs, results):
+        fn.module_path = self.stack[-1]
+
+
+class names(watch):
+    """Inside, every op that is recorded notes the path of the module of `model` that ran it.
+
+    `minigrad.study.graph` reads it. Children that ran as one op (see `Sequential.fuse`) have the path ``0-2``. Without
+    this block `graph` finds the modules of those ops that use parameters, and of no others.
+
+    Parameters
+    ----------
+    model : Module
+
+    Examples
+    --------
+    >>> with minigrad.study.names(model):
+    ...     loss = loss_of(model(x), y)
+    >>> minigrad.study.graph(loss, model)
+    """
+
+    def __init__(self, model):
+        if not hasattr(model, "named_modules"):
+            raise TypeError(f"names: expected a Module, got {type(model).__name__}")
+        super().__init__(_Names(model))
+        self.model = model
+
+    def _recreate_cm(self):
+        return type(self)(self.model)

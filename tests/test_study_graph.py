@@ -1,0 +1,318 @@
+"""minigrad.study.graph: nodes and edges against what the engine recorded, formats against their grammar."""
+
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+import minigrad as mg
+import minigrad.functional as F
+from minigrad import layers as nn
+from minigrad import study
+from minigrad.function import Function, Pick, apply_multiple
+from minigrad.tensor import Tensor
+
+
+class Results(mg.Watcher):
+    """The tensors that ops returned."""
+
+    def __init__(self):
+        self.of = {}
+
+    def computed(self, fn, inputs, results):
+        self.of[fn] = results[0]
+
+
+class Residual(nn.Module):
+    def __init__(self, channels):
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x):
+        return F.relu(x + self.norm(self.conv(x)))
+
+
+def cnn():
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), Residual(4), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 3))
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
+CASES = {"mlp": (mlp, (5, 4)), "cnn": (cnn, (5, 1, 8, 8))}
+
+
+def recorded(name, fuse=True):
+    """A model, its loss under `names`, and the results of all ops."""
+    make, shape = CASES[name]
+    model, results = make(), Results()
+    model.fuse = fuse
+    with study.names(model), mg.watch(results):
+        loss = F.cross_entropy(model(mg.randn(*shape)), mg.tensor([0, 1, 2, 0, 1]))
+    return model, loss, results.of
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize("name", CASES)
+def test_nodes_are_what_ran(name, fuse):
+    model, loss, results = recorded(name, fuse)
+    graph = study.graph(loss, model)
+    ops = [node for node in graph if node.kind == "op"]
+    assert {id(node.source) for node in ops} == {id(fn) for fn in results}
+    for node in ops:
+        value = results[node.source]
+        assert (node.shape, node.dtype, node.memory) == (value.shape, str(value.dtype), value.data.nbytes)
+        assert node.requires_grad and node.op == node.source.name and node.device == "cpu"
+    parameters = {node.name: node.source for node in graph if node.kind == "parameter"}
+    assert parameters.keys() == dict(model.named_parameters()).keys()
+    assert all(parameters[path] is p for path, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_edges_are_the_engines_parents(name):
+    model, loss, _ = recorded(name)
+    graph = study.graph(loss, model)
+    found = {(id(graph[e.source].source), id(graph[e.target].source), e.position) for e in graph.edges}
+    wanted = set()
+    for node in graph:
+        if node.kind == "op":
+            fn = node.source
+            for position, parent in enumerate(fn.parents):
+                value = fn.inputs and fn.inputs[position]
+                if parent is not None:
+                    wanted.add((id(parent), id(node.source), position))
+                elif isinstance(value, Tensor):
+                    wanted.add((id(value), id(node.source), position))
+    assert found == wanted and all(e.source < e.target for e in graph.edges)
+
+
+def test_paths_of_modules():
+    model, loss, _ = recorded("mlp")
+    assert {n.op: n.module for n in study.graph(loss, model) if n.kind == "op"} == {
+        "linear_batch_norm_act": "0-2", "linear": "3", "cross_entropy": ""}
+    model, loss, _ = recorded("cnn")
+    assert [(n.op, n.module) for n in study.graph(loss, model) if n.kind == "op"] == [
+        ("conv2d", "0"), ("conv2d", "1.conv"), ("batch_norm", "1.norm"), ("add", "1"), ("relu", "1"),
+        ("max_pool2d", "2"), ("reshape", "3"), ("linear", "4"), ("cross_entropy", "")]
+
+
+def test_without_names_parameters_tell_the_module():
+    model = mlp()
+    loss = F.cross_entropy(model(mg.randn(5, 4)), mg.tensor([0, 1, 2, 0, 1]))
+    graph = study.graph(loss, model)
+    assert [n.module for n in graph if n.kind == "op"] == ["0-1", "3", ""]
+    assert [n.module for n in study.graph(loss) if n.kind == "op"] == ["", "", ""]
+    own = {id(p) for p in model.parameters()}
+    assert [n.kind for n in study.graph(loss) if id(n.source) in own] == ["leaf"] * len(own)
+
+
+def test_saved_bytes_by_hand():
+    x, w = mg.ones(4, 3), mg.ones(2, 3)
+    w.requires_grad = True
+    graph = study.graph(F.linear(x, w).exp().sum())
+    saved = {node.op: node.saved for node in graph if node.kind == "op"}
+    # linear keeps x (48 bytes; w is a leaf), exp its output (32) and perhaps its input, sum nothing
+    assert saved["linear"] == 48 and saved["sum"] == 0
+    keeps = {id(a) for a in (graph[3].source.saved_output[0], *[i.data for i in graph[3].source.inputs or ()])}
+    assert graph[3].op == "exp" and saved["exp"] == 32 * len(keeps)
+
+
+def test_an_array_that_is_kept_twice_counts_once():
+    x = mg.ones(5) * mg.ones(5)
+    x.requires_grad = True
+    y = x + 0.0
+    assert study.graph(y * y).nodes[-1].saved == 20
+
+
+def test_types_change_at_a_cast_and_devices_are_named():
+    x = mg.tensor([1.0, 2.0], requires_grad=True)
+    graph = study.graph((x.double() + 1.0).float().sum())
+    assert [(n.label, n.dtype) for n in graph] == [
+        ("leaf", "float32"), ("cast", "float64"), ("add", "float64"), ("cast", "float32"), ("sum", "float32")]
+    moved = study.graph((x.to("cuda") * 2.0).to("cpu").sum())
+    assert [n.device for n in moved] == ["cpu", "cuda", "cuda", "cpu", "cpu"]
+
+
+def test_functions_with_several_outputs_are_one_node():
+    class Both(Function):
+        """x and 2 x"""
+
+        def forward(self, x):
+            return x + 0, x * 2
+
+        def backward(self, a, b):
+            return (a + b * 2.0,)
+
+    x = mg.tensor([1.0], requires_grad=True)
+    first, second = apply_multiple(Both, x)
+    graph = study.graph(first * second)
+    assert [n.label for n in graph] == ["leaf", "both", "mul"]
+    assert [(e.source, e.target, e.position) for e in graph.edges] == [(0, 1, 0), (1, 2, 0), (1, 2, 1)]
+    assert not any(type(n.source) is Pick for n in study.graph([first, second]))
+    assert study.graph([first, second]).outputs == [1, 1]
+
+
+def test_constants_come_once_and_can_be_left_out():
+    w, x = mg.ones(3, requires_grad=True), mg.ones(3)
+    y = (w * x) * x
+    assert [n.kind for n in study.graph(y)] == ["leaf", "constant", "op", "op"]
+    assert [n.kind for n in study.graph(y, constants=False)] == ["leaf", "op", "op"]
+
+
+def test_a_leaf_alone():
+    graph = study.graph(mg.ones(3, requires_grad=True))
+    assert len(graph) == 1 and graph.edges == [] and graph.to_svg().count("<rect") == 1
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: study.graph(mg.ones(3)), r"graph: the tensor of shape \(3,\) has no graph"),
+    (lambda: study.graph(3.0), "expected a Tensor or several, got float"),
+    (lambda: study.graph([]), "expected at least one tensor"),
+    (lambda: study.graph(mg.ones(1, requires_grad=True), model=3), "expected model to be a Module, got int"),
+    (lambda: study.names("net"), "names: expected a Module, got str"),
+    (lambda: study.graph(mg.ones(1, requires_grad=True)).save("x.png"), r"ends in .svg, .dot, .gv, .mmd, got 'x.png'"),
+    (lambda: study.graph(mg.ones(1, requires_grad=True)).collapse(0), "expected depth to be an int >= 1, got 0"),
+])  # fmt: skip
+def test_mistakes_are_sentences(make, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()
+
+
+def test_a_freed_graph_is_a_sentence():
+    x = mg.ones(2, requires_grad=True)
+    y = (x * x).sum()
+    y.backward()
+    with pytest.raises(ValueError, match="was freed by a backward"):
+        study.graph(y)
+
+
+def test_long_chains():
+    x = mg.ones(1, requires_grad=True)
+    y = x
+    for _ in range(5000):
+        y = y * 1.0 + x
+    graph = study.graph(y)
+    assert len(graph) == 10_001 and repr(graph) == "<Graph of 10,001 nodes, 10,000 of them ops, and 15,000 edges>"
+    assert graph.to_svg().count("<rect") == 10_001
+    assert "10,001 nodes" in graph._repr_html_() and "<svg" not in graph._repr_html_()  # the listing
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_collapse_by_module(name):
+    model, loss, _ = recorded(name, fuse=False)
+    graph = study.graph(loss, model)
+    small = graph.collapse()
+    assert [n.module for n in small if n.module] == {
+        "mlp": ["0", "1", "2", "3"], "cnn": ["0", "1.conv", "1.norm", "1", "2", "3", "4"]}[name]
+    for what in ("memory", "saved", "parameters"):
+        assert sum(getattr(n, what) for n in small) == sum(getattr(n, what) for n in graph)
+    assert sum(n.parameters for n in small) == sum(p.numel() for p in model.parameters())
+    assert all(e.source < e.target for e in small.edges) and len(set(small.edges)) == len(small.edges)
+    assert len(small.edges) >= len(small) - 1
+
+
+def test_collapse_by_depth_makes_one_node_of_a_block():
+    model, loss, _ = recorded("cnn")
+    blocks = study.graph(loss, model).collapse(depth=1)
+    block = next(n for n in blocks if n.module == "1")
+    assert block.kind == "module" and [n.op for n in block.members if n.kind == "op"] == [
+        "conv2d", "batch_norm", "add", "relu"] and block.op == "4 ops"
+
+
+def test_a_module_called_twice_around_another_op_is_taken_apart():
+    twice = nn.Linear(3, 3)
+    model = nn.Sequential(twice)
+    with study.names(model):
+        h = model(mg.ones(2, 3))
+        y = model(h + h.exp())
+    small = study.graph(y, model).collapse()
+    assert all(e.source < e.target for e in small.edges)
+    assert [n.op for n in small if n.kind != "constant"].count("exp") == 1
+
+
+def boxes_overlap(layout):
+    rows = {}
+    for key, (x, y) in layout.places.items():
+        rows.setdefault(y, []).append((x - layout.boxes[key][0] / 2, x + layout.boxes[key][0] / 2))
+    return any(a[1] >= b[0] for row in rows.values() for a, b in zip(sorted(row), sorted(row)[1:], strict=False))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_layout_goes_down_and_nothing_overlaps(name):
+    model, loss, _ = recorded(name, fuse=False)
+    graph = study.graph(loss, model)
+    layout = graph.layout()
+    assert not boxes_overlap(layout)
+    for edge, route in zip(graph.edges, layout.routes, strict=True):
+        assert layout.places[edge.source][1] < layout.places[edge.target][1]
+        heights = [y for _, y in route]
+        assert heights == sorted(heights)
+    for key, (x, y) in layout.places.items():
+        w, h = layout.box(graph[key])
+        assert w / 2 <= x <= layout.width - w / 2 and h / 2 <= y <= layout.height - h / 2
+
+
+def test_a_long_edge_passes_beside_the_boxes():
+    model, loss, _ = recorded("cnn", fuse=False)
+    graph = study.graph(loss, model)
+    layout, skip = graph.layout(), None
+    for edge, route in zip(graph.edges, layout.routes, strict=True):
+        if graph[edge.target].op == "add" and graph[edge.source].module == "0":
+            skip = route
+    assert len(skip) > 2
+    for x, y in skip[1:-1]:
+        for key, (cx, cy) in layout.places.items():
+            assert abs(cy - y) > 1 or abs(cx - x) > layout.boxes[key][0] / 2
+
+
+def test_svg_is_well_formed_and_names_everything():
+    model, loss, _ = recorded("cnn")
+    graph = study.graph(loss, model)
+    root = ET.fromstring(graph.to_svg())
+    space = {"s": "http://www.w3.org/2000/svg"}
+    assert len(root.findall(".//s:rect", space)) == len(graph)
+    assert len(root.findall("s:path", space)) == len(graph.edges)
+    titles = [t.text for t in root.findall(".//s:title", space)]
+    assert any("1.conv.weight" in t for t in titles) and any("keeps" in t for t in titles)
+    assert "prefers-color-scheme: dark" in graph.to_svg()
+
+
+def test_dot_and_mermaid_list_every_node_and_edge():
+    model, loss, _ = recorded("cnn")
+    graph = study.graph(loss, model)
+    dot, mermaid = graph.to_dot(), graph.to_mermaid()
+    assert len(re.findall(r"^\s+n\d+ \[label=", dot, re.M)) == len(graph) == len(re.findall(r":::\w+$", mermaid, re.M))
+    assert {(int(a), int(b)) for a, b in re.findall(r"n(\d+) -> n(\d+);", dot)} == {
+        (e.source, e.target) for e in graph.edges} == {
+        (int(a), int(b)) for a, b in re.findall(r"n(\d+) --> n(\d+)", mermaid)}
+    assert dot.count("{") == dot.count("}") and mermaid.count("subgraph") == len(re.findall(r"^  end$", mermaid, re.M))
+
+
+def test_labels_are_escaped():
+    class Strange(Function):
+        """y = "x" < 2"""
+
+        name = 'a"b<c>&\\'
+
+        def forward(self, x):
+            return x + 0
+
+        def backward(self, grad):
+            return (grad,)
+
+    Strange.name = 'a"b<c>&\\'
+    graph = study.graph(Strange.apply(mg.ones(1, requires_grad=True)))
+    ET.fromstring(graph.to_svg())
+    assert r"a\"b<c>&\\" in graph.to_dot() and "a#quot;b#lt;c#gt;#amp;" in graph.to_mermaid()
+
+
+def test_save_and_listing(tmp_path):
+    model, loss, _ = recorded("mlp")
+    graph = study.graph(loss, model)
+    for suffix, text in ((".svg", graph.to_svg()), (".dot", graph.to_dot()), (".mmd", graph.to_mermaid())):
+        graph.save(tmp_path / f"g{suffix}")
+        assert (tmp_path / f"g{suffix}").read_text("utf-8") == text
+    lines = str(graph).splitlines()
+    assert len(lines) == len(graph) + 3 and "0.weight" in str(graph) and lines[-1].startswith("11 nodes, 3 of them ops")
+    assert graph._repr_html_().count("<rect") == len(graph)
