@@ -1,0 +1,170 @@
+"""The analytic gradient beside the numerical one, element by element."""
+
+import math
+
+import numpy as np
+
+from minigrad import autograd, modes
+from minigrad.creation import from_numpy
+from minigrad.creation import tensor as make_tensor
+from minigrad.dtypes import as_dtype, is_float
+from minigrad.tensor import Tensor
+
+STEP = {"float32": 1e-2, "float64": 1e-5}  # near the cube root of the type's precision, where the two errors meet
+SHOWN = 20
+
+
+class Comparison:
+    """What `numerical` returns; its str is a table.
+
+    Attributes
+    ----------
+    x, analytic, numerical : numpy.ndarray
+        The point and the two gradients, of the shape of x.
+    error : numpy.ndarray
+        Their distance.
+    kinks : numpy.ndarray of bool
+        Where the differences to the left and to the right disagree: the function has a corner there, ReLU at 0 say, and
+        the numerical gradient is the mean of two slopes.
+    step : float
+        The half width of the differences.
+    """
+
+    def __init__(self, x, analytic, numerical, kinks, step):
+        self.x, self.analytic, self.numerical, self.kinks, self.step = x, analytic, numerical, kinks, step
+        self.error = np.abs(analytic - numerical)
+
+    @property
+    def relative_error(self):
+        """The distance by the larger of the two gradients' sizes, 0 where both are 0."""
+        scale = np.maximum(np.abs(self.analytic), np.abs(self.numerical))
+        return np.divide(self.error, scale, out=np.zeros_like(self.error), where=scale > 0)
+
+    @property
+    def worst(self):
+        """The index of the largest error; NaN is larger than anything."""
+        return np.unravel_index(int(np.argmax(np.nan_to_num(self.error, nan=np.inf))), self.error.shape)
+
+    def __repr__(self):
+        return str(self)
+
+    def __str__(self):
+        order = np.arange(self.error.size)
+        if self.error.size > SHOWN:
+            worst_first = np.argsort(-np.nan_to_num(self.error.ravel(), nan=np.inf), kind="stable")
+            order = np.sort(worst_first[:SHOWN])
+        relative, rows = self.relative_error, [("element", "x", "analytic", "numerical", "error", "relative", "")]
+        for number in order:
+            at = np.unravel_index(number, self.error.shape)
+            mark = "<- worst" if at == self.worst and self.error[at] != 0 else ""
+            mark += "  kink" if self.kinks[at] else ""
+            rows.append((
+                "[" + ", ".join(map(str, map(int, at))) + "]", f"{self.x[at]:.6g}", f"{self.analytic[at]:.9g}",
+                f"{self.numerical[at]:.9g}", f"{self.error[at]:.1e}", f"{relative[at]:.1e}", mark,
+            ))  # fmt: skip
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(f"{cell:>{w}}" for cell, w in zip(row[:-1], widths, strict=False)) + "  " + row[-1]
+                 for row in rows]
+        lines = [line.rstrip() for line in lines]
+        if self.error.size > SHOWN:
+            lines.append(f"the worst {SHOWN} of {self.error.size:,} elements")
+        lines.append(f"largest error {self.error.max():.1e}, relative {relative.max():.1e}; differences over ±{self.step:g}")
+        if self.kinks.any():
+            lines.append("kink: left and right slope differ, so the numerical figure is their mean and neither is wrong")
+        return "\n".join(lines)
+
+
+def numerical(fn, x, *, gradient=None, eps=None, dtype="float64"):
+    """Compare the gradient of a function with central differences, element by element.
+
+    ``(f(x + eps e_i) - f(x - eps e_i)) / (2 eps)`` for each element i, beside what backward finds.
+
+    Parameters
+    ----------
+    fn : callable
+        Takes one Tensor, returns one.
+    x : Tensor or array
+        Where to compare. It is copied, and its ``.grad`` is not touched.
+    gradient : Tensor or array, optional
+        For a function whose value is not a scalar: factors of its elements, of its shape. Ones by default, so that what
+        is differentiated is the sum of the elements.
+    eps : float, optional
+        1e-5 in float64, 1e-2 in float32.
+    dtype : str or dtype
+        The type in which everything is computed. In float32 about three digits agree.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    TypeError
+        If `fn` does not take or return a Tensor of that type: a model in float32 must be moved to float64 first
+        (``model.to("float64")``), or `dtype` set.
+    ValueError
+        If the value does not depend on x, or the function is not repeatable (dropout).
+
+    See Also
+    --------
+    minigrad.testing.gradcheck : the same as a test, with random directions.
+
+    Examples
+    --------
+    >>> mg.study.numerical(lambda x: x.tanh().sum(), mg.randn(3))
+    """
+    dtype = as_dtype(dtype)
+    if not is_float(dtype):
+        raise TypeError(f"numerical: expected dtype float32 or float64, got {dtype}")
+    step = STEP[str(dtype)] if eps is None else float(eps)
+    if not step > 0:
+        raise ValueError(f"numerical: expected eps > 0, got {eps}")
+    device = x.device if isinstance(x, Tensor) else None
+    point = np.array(x.numpy() if isinstance(x, Tensor) else x, dtype)
+
+    def value_at(array, requires_grad=False):
+        t = from_numpy(array.copy(), device)
+        t.requires_grad = requires_grad
+        try:
+            y = fn(t)
+        except TypeError as error:
+            raise TypeError(f"numerical: the function does not take a {dtype} tensor ({error}); move what it uses to "
+                            f"{dtype}, or pass dtype='float32'") from error
+        if not isinstance(y, Tensor) or not is_float(y.dtype):
+            raise TypeError(f"numerical: expected the function to return a Tensor of floats, got "
+                            f"{y.dtype if isinstance(y, Tensor) else type(y).__name__}")
+        return t, y
+
+    t, y = value_at(point, requires_grad=True)
+    if gradient is None:
+        seed = np.ones(y.shape, y.dtype)
+    else:
+        seed = np.asarray(gradient.numpy() if isinstance(gradient, Tensor) else gradient, y.dtype)
+        if seed.shape != y.shape:
+            raise ValueError(f"numerical: expected a gradient of shape {y.shape}, got {seed.shape}")
+    if not y.requires_grad:
+        raise ValueError("numerical: what the function returns does not depend on x")
+    (analytic,) = autograd.grad(y, t, make_tensor(seed, dtype=y.dtype, device=device), allow_unused=True)
+    if analytic is None:
+        raise ValueError("numerical: what the function returns does not depend on x")
+
+    def f(array):
+        with modes.no_grad():
+            return float((value_at(array)[1].numpy().astype(np.float64) * seed).sum())
+
+    middle = f(point)
+    if not math.isnan(middle) and f(point) != middle:
+        raise ValueError("numerical: two calls at the same x gave different values (dropout? a random number?)")
+    found, kinks = np.empty(point.shape), np.zeros(point.shape, bool)
+    for at in np.ndindex(point.shape):
+        array = point.copy()
+        array[at] = point[at] + step
+        right, above = f(array), float(array[at])
+        array[at] = point[at] - step
+        left, below = f(array), float(array[at])
+        found[at] = (right - left) / (above - below)
+        slopes = (right - middle) / (above - float(point[at])), (middle - left) / (float(point[at]) - below)
+        kinks[at] = abs(slopes[0] - slopes[1]) > 0.01 * max(1e-3, *map(abs, slopes))
+    return Comparison(point, analytic.numpy().astype(np.float64), found, kinks, step)
+
+
