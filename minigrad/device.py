@@ -92,6 +92,9 @@ class Device:
         """A DLPack capsule with the array, see `numpy.ndarray.__dlpack__`."""
         return array.__dlpack__(**options)
 
+    def synchronize(self):
+        """Wait until all that was launched is done; on the CPU it is when the launch returns."""
+
     dlpack_device = 1, 0  # the host
 
     def check_range(self, bounds, error, op, count):
@@ -178,6 +181,10 @@ class CudaDevice(Device):
     def write(self, array, values):
         """Overwrite an array of the device with values from the host: numbers, or an array of the same shape."""
         self._memory.from_host(array, np.broadcast_to(np.asarray(values, array.dtype), array.shape))
+
+    def synchronize(self):
+        """Wait until all that was launched is done."""
+        self._memory.synchronize()
 
     def to_dlpack(self, array, stream=None, copy=None, dl_device=None, max_version=None):
         """A DLPack capsule with the array, ready on another library's stream; of the first version of the protocol."""
