@@ -15,7 +15,8 @@ from pygments.util import ClassNotFound
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
-import flowchart  # noqa: E402: below the line that finds it
+import flowchart  # noqa: E402
+
 from minigrad.version import __version__  # noqa: E402
 
 project, author, copyright = "minigrad", "The minigrad authors", "the minigrad authors"

@@ -60,8 +60,9 @@ def to_svg(text):
         x, u = x + half[a], u - half[b] - 3
         lines.append(f'<path d="M{x:.0f},{y:.0f} C{x + 24:.0f},{y:.0f} {u - 24:.0f},{v:.0f} {u:.0f},{v:.0f}"/>')
     for name, (x, y) in places.items():
-        boxes.append(f'<rect x="{x - half[name]:.0f}" y="{y - HEIGHT / 2:.0f}" width="{2 * half[name]:.0f}" '
-                     f'height="{HEIGHT:.0f}" rx="5"/><text x="{x:.0f}" y="{y + 5:.0f}">{html.escape(labels[name])}</text>')
+        box = f'x="{x - half[name]:.0f}" y="{y - HEIGHT / 2:.0f}" width="{2 * half[name]:.0f}" height="{HEIGHT:.0f}"'
+        label = f'<text x="{x:.0f}" y="{y + 5:.0f}">{html.escape(labels[name])}</text>'
+        boxes.append(f'<rect {box} rx="5"/>{label}')
     return (f'<div class="flowchart"><svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" role="img">'
             '<defs><marker id="tip" viewBox="0 0 8 8" refX="6" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
             f'<path d="M0,0 L8,4 L0,8 z"/></marker></defs>{"".join(lines)}{"".join(boxes)}</svg></div>')

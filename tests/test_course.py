@@ -1,4 +1,4 @@
-"""docs/course: every block of code prints what the chapter says, every exercise can be solved and none is solved yet."""
+"""docs/course: every block of code prints what the chapter says, every exercise can be solved, none is solved yet."""
 
 import importlib.util
 import os
@@ -96,7 +96,7 @@ def test_index_names_every_chapter_in_order():
 
 def exercises(folder):
     """How the tests of all exercises end, with the reader's answers or those of `solutions`: test -> outcome."""
-    command = [sys.executable, "-m", "pytest", "-q", "-rA", "--tb=no", "-p", "no:cacheprovider", str(COURSE / "exercises")]
+    command = [sys.executable, "-m", "pytest", "-q", "-rA", "--tb=no", "-p", "no:cacheprovider", COURSE / "exercises"]
     environment = {**os.environ, "MINIGRAD_COURSE": folder, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     found = re.findall(r"^(PASSED|FAILED|ERROR|SKIPPED) \S*?(test_ch\d\d\.py::\S+)", ended.stdout, re.MULTILINE)
