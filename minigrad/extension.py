@@ -42,8 +42,8 @@ def register_kernel(name, cpu=None, cuda=None, reference=None):
         A plain Python function is compiled as the project's own kernels are and kept on disk; a dispatcher
         (``numba.njit``) is taken as it is. Words for fast ones: `minigrad.kernels.cpu.language`.
     cuda : function, optional
-        A function that launches kernels, as written with the words of `minigrad.kernels.cuda.language`. That module needs
-        the CUDA packages or the emulator, so import it inside a function.
+        A function that launches kernels, written with the words of `minigrad.kernels.cuda.language`. That module needs
+        CUDA's packages or the emulator, so import it inside a function.
     reference : function, optional
         The definition in NumPy, with the outputs passed in. `minigrad.testing.kernelcheck` compares the others with it;
         `minigrad.study` takes the arguments' names from it.
@@ -51,8 +51,8 @@ def register_kernel(name, cpu=None, cuda=None, reference=None):
     Raises
     ------
     TypeError
-        If something is not a function, returns a value (a kernel writes into its last arrays), has default arguments, or
-        takes another number of arguments than the other functions.
+        If something is not a function, returns a value (a kernel writes into arrays), has default arguments, or takes
+        another number of arguments than the other functions.
     ValueError
         If the name is no identifier or is taken.
 
@@ -161,7 +161,9 @@ def _check_arguments(new):
         function = _plain(getattr(new, place))
         if not inspect.isfunction(function):  # None, or a callable object: nothing is known of it
             continue
-        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function) or _returns(function):
+        calls = place != "cpu" and function.__name__ == "<lambda>"  # which is one expression: a call, say
+        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function) or (
+                not calls and _returns(function)):
             raise TypeError(f"register_kernel: expected {place} of {new.name!r} to return nothing, and it returns a "
                             "value; write the result into an array that is passed in")
         parameters = inspect.signature(function).parameters.values()

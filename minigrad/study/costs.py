@@ -9,6 +9,7 @@ Bytes are those of every array argument, read or written once, and of those chan
 import functools
 import inspect
 
+from minigrad.extension import registered
 from minigrad.kernels import reference
 from minigrad.ops.common import product
 
@@ -76,11 +77,17 @@ FORMULAS = {
 }  # fmt: skip
 
 
-@functools.cache
 def parameters(kernel):
-    """The names of a kernel's arguments; none are known of a kernel that is not the project's."""
+    """The names of a kernel's arguments; none are known of a kernel that was registered without a reference."""
     definition = getattr(reference, kernel, None)
-    return tuple(inspect.signature(definition).parameters) if definition else ()
+    if definition is None and registered(kernel) is not None:
+        definition = registered(kernel).reference
+    return _names(definition) if definition else ()
+
+
+@functools.cache
+def _names(function):
+    return tuple(inspect.signature(function).parameters)
 
 
 def operations(kernel, arguments):

@@ -31,7 +31,7 @@ def kernelcheck(name, inputs, outputs, *numbers, device="cpu", rtol=None, raise_
         The arguments behind the arrays.
     device : str
     rtol : float, optional
-        Allowed error, relative to the largest element of the output; 1e-5 for float32 and 1e-12 for float64 if left out.
+        Allowed error, relative to the largest element of the output; by default 1e-5 for float32, 1e-12 for float64.
     raise_exception : bool
         Return False instead of raising if set to False.
 
