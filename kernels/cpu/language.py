@@ -13,8 +13,9 @@ result is too::
     @inline
     def _block(block, x, out):
         start, stop = span(block, out.size)
-        for i in range(start, stop):
-            out[i] = x[i] * sigmoid(x[i])
+        source, target = x[start:stop], out[start:stop]  # an index from 0 on cannot be Python's x[-1]
+        for i in range(target.size):
+            target[i] = source[i] * sigmoid(source[i])
 
     @parallel_kernel
     def swish(x, out):
