@@ -58,6 +58,7 @@ def test_ops_modules_and_phases(traced):
             ("batch_norm_backward", "batch_norm_act", "1-3", "backward"), ("matmul", "linear", "5", "backward"),
             ("cross_entropy_forward", "cross_entropy", "", "forward"), ("sgd", "optimizer", "", "optimizer")} <= seen
     assert all(phase in ("forward", "backward", "optimizer") for *_, phase in seen)
+    assert ("fill", "first gradient", "", "backward") in seen  # the gradient of the loss by itself, 1
 
 
 def test_a_sum_of_gradients_is_told_apart():
@@ -76,6 +77,82 @@ def test_without_a_model_modules_have_their_class():
     assert [(launch.op, launch.module) for launch in trace.launches] == [("linear", "Linear")]
 
 
+def test_the_module_that_is_called_first_names_the_others():
+    class Net(nn.Module):
+        def __init__(self):
+            self.body = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+
+        def forward(self, x):
+            return self.body(x) + x
+
+    first, second, criterion = Net(), Net(), nn.MSELoss()
+    with study.trace() as trace:
+        criterion(second(first(mg.ones(2, 4))), mg.ones(2, 4)).backward()
+    forward = [launch.module for launch in trace.launches if launch.phase == "forward"]
+    assert forward[:8] == ["body.0", "body.1", "body.2", "Net", "Net 2.body.0", "Net 2.body.1", "Net 2.body.2", "Net 2"]
+    assert set(forward[8:]) == {"MSELoss"}
+    backward = [launch.module for launch in trace.launches if launch.phase == "backward" and launch.op == "linear"]
+    assert list(dict.fromkeys(backward)) == ["Net 2.body.2", "Net 2.body.0", "body.2", "body.0"]
+    modules = [span.name for span in trace.spans if span.kind == "module"]
+    assert modules[:5] == ["body.0", "body.1", "body.2", "body", "Net"]  # as they return
+
+
+def test_launches_by_no_op_are_told_apart():
+    x = mg.ones(3, requires_grad=True)
+    with study.trace() as trace:
+        y = mg.zeros(3)
+        (x * y).sum().backward()
+        mg.optim.SGD([x], lr=0.1).step()
+        mg.optim.clip_grad_norm_([x], 1.0)
+    found = [(launch.kernel, launch.op, launch.phase) for launch in trace.launches]
+    assert found[:4] == [("fill", "", "other"), ("mul", "mul", "forward"), ("sum", "sum", "forward"),
+                         ("fill", "first gradient", "backward")]
+    assert ("sgd", "optimizer", "optimizer") in found and ("scale_inplace", "optimizer", "optimizer") in found
+
+
+def test_a_closure_of_the_optimizer_is_forward_and_backward():
+    x = mg.ones(3, requires_grad=True)
+
+    def closure():
+        loss = (x * x).sum()
+        loss.backward()
+        return loss
+
+    with study.trace() as trace:
+        mg.optim.SGD([x], lr=0.1).step(closure)
+    assert [launch.phase for launch in trace.launches][:2] == ["forward", "forward"]
+    assert {launch.phase for launch in trace.launches} == {"forward", "backward", "optimizer"}
+
+
+def test_second_order():
+    x = mg.tensor([1.0, 2.0], requires_grad=True)
+    with study.trace() as trace:
+        (g,) = mg.grad((x * x * x).sum(), x, create_graph=True)
+        g.sum().backward()
+    assert x.grad.tolist() == [6.0, 12.0]
+    ops = [(launch.op, launch.phase) for launch in trace.launches]
+    assert ops[0] == ("mul", "forward") and ops[-1][1] == "backward"
+    assert all(op for op, _ in ops)
+
+
+def test_what_happens_once_is_marked():
+    class Twice(nn.Module):
+        def forward(self, x):
+            return mg.pow(x, x)
+
+    x = mg.tensor(np.full(5, 1.5))
+    with study.trace() as trace:
+        for _ in range(70):  # compiled or loaded, and at the 32nd call prepared, if no other test has done it
+            Twice()(x)
+    assert len(trace.launches) == 70 and not trace.launches[-1].once
+    marked = [launch.once for launch in trace.launches]
+    launch = trace.launches[-1]._replace(once=True, seconds=1.0)
+    assert marked.count(True) <= 2
+    trace.launches[:] = [launch]
+    assert "* 1 of them (1.00 s) compiled, loaded or prepared their kernel" in str(trace) and " 1*  1.00 s" in str(trace)
+    assert trace.by("kernel")[0].once == 1
+
+
 def test_totals_add_up(traced):
     _, trace = traced
     for keys in (("kernel",), ("op", "module"), ("phase",), ("device",)):
@@ -84,8 +161,11 @@ def test_totals_add_up(traced):
         assert sum(total.seconds for total in totals) == pytest.approx(trace.seconds)
         assert sum(total.bytes for total in totals) == sum(launch.bytes for launch in trace.launches)
         assert [t.seconds for t in totals] == sorted([t.seconds for t in totals], reverse=True)
-    with pytest.raises(ValueError, match="by: expected kernel, op, module, phase, device, got 'shape'"):
-        trace.by("shape")
+    with pytest.raises(ValueError, match="by: expected kernel, op, module, phase, device, shapes, got 'x'"):
+        trace.by("x")
+    assert trace.by("phase")[0].name in ("forward", "backward", "optimizer")
+    assert (((2, 1, 8, 8), (4, 1, 3, 3), (4,), (2, 4, 8, 8)), "conv2d_forward") in [
+        (name[0][:4], name[1]) for name in (t.name for t in trace.by("shapes", "kernel"))]
 
 
 def test_rates_of_a_total():
@@ -98,7 +178,7 @@ def test_rates_of_a_total():
 def test_the_text(traced):
     _, trace = traced
     text = str(trace)
-    assert text.startswith(f"{len(trace.launches)} launches, ") and "GFLOP/s in a matrix product" in text
+    assert text.startswith(f"{len(trace.launches)} launches, ") and "GFLOP/s in a float32 matrix product" in text
     assert re.search(r"^backward +0 +conv2d +conv2d_grad_weight +1 ", text, re.MULTILINE)
     assert re.search(r"^optimizer +6 ", text, re.MULTILINE) and repr(trace).startswith("<trace of ")
     with study.trace() as empty:
@@ -120,9 +200,17 @@ def test_chrome_format(traced, tmp_path):
     _, trace = traced
     trace.to_chrome(tmp_path / "t.json")
     events = json.loads((tmp_path / "t.json").read_text("utf-8"))["traceEvents"]
-    launches = [event for event in events if event["ph"] == "X"]
+    lanes = {event["args"]["name"]: event["tid"] for event in events if event["ph"] == "M"}
+    timed = [event for event in events if event["ph"] == "X"]
+    launches = [event for event in timed if event["tid"] == lanes["cpu"]]
     assert len(launches) == len(trace.launches) and launches[0]["name"] == "conv2d_forward"
-    assert launches[0]["args"]["shapes"][0] == [2, 1, 8, 8] and all(event["dur"] > 0 for event in launches)
+    assert launches[0]["args"]["shapes"][0] == [2, 1, 8, 8] and all(event["dur"] > 0 for event in timed)
+    modules = {event["name"]: event for event in timed if event["tid"] == lanes["module"]}
+    ops = [event for event in timed if event["tid"] == lanes["op"]]
+    assert {"Sequential", "0", "1-3", "5"} <= set(modules) and ops[0]["name"] == "conv2d"
+    whole, inner = modules["Sequential"], modules["1-3"]
+    assert whole["ts"] < inner["ts"] and inner["ts"] + inner["dur"] < whole["ts"] + whole["dur"]
+    assert inner["ts"] < ops[1]["ts"] and ops[1]["name"] == "batch_norm_act"
 
 
 def test_the_seam_is_restored_also_after_an_error():
@@ -170,7 +258,7 @@ def test_emulated_cuda():
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_every_kernel_has_one_cost(kernel):
-    tables = costs.PER_OUTPUT, costs.PER_INPUT, costs.NOTHING, costs.FORMULAS
+    tables = costs.PER_OUTPUT, costs.PER_INPUT, costs.FORMULAS, *costs.NOTHING.values()
     assert sum(kernel in table for table in tables) == 1
     if kernel in costs.PER_OUTPUT:
         assert "out" in costs.parameters(kernel)
@@ -179,7 +267,8 @@ def test_every_kernel_has_one_cost(kernel):
 
 
 def test_costs_are_of_kernels():
-    for table in (costs.PER_OUTPUT, costs.PER_INPUT, costs.NOTHING, costs.FORMULAS, costs.CHANGED_IN_PLACE):
+    for table in (costs.PER_OUTPUT, costs.PER_INPUT, costs.FORMULAS, costs.CHANGED_IN_PLACE, costs.TOUCHED_IN_PART,
+                  *costs.NOTHING.values()):
         assert set(table) <= set(KERNELS)
     for kernel, names in costs.CHANGED_IN_PLACE.items():
         assert set(names) <= set(costs.parameters(kernel))
