@@ -99,7 +99,7 @@ def _batch_norm_forward(x, weight, bias, act, slope, pool, **_):
 
 
 def _batch_norm_backward(x, weight, bias, act, slope, pool, **_):
-    """Normalise (2), two sums (3), put together (4); before it the forward again, as far as f' or the maxima need it."""
+    """Normalise (2), two sums (3), put together (4); before that the forward again, if f' or the maxima need it."""
     again = not _is_none(act, slope) or pool
     active = 0 if _is_none(act, slope) else sum(ACTIVATION[act])
     return x.size * (9 + active + bool(pool)) + (_affine(weight, bias, x.size) if again else 0)
@@ -114,7 +114,7 @@ def _layer_norm_backward(x, weight, **_):
 
 
 def _cross_entropy_forward(logits, target, class_weight, label_smoothing, reduction, **_):
-    """log sum e^x: 4 per logit; log, + and - per row, and their sum; of smoothing, a difference and its sum per logit."""
+    """log sum e^x: 4 per logit; log, + and - per row, and the sum of rows; smoothing: - and + per logit."""
     per_logit = 4 + (2 if label_smoothing > 0 else 0)
     return per_logit * logits.size + (4 if reduction else 3) * target.size + _if(class_weight, target.size)
 

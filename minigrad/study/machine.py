@@ -38,8 +38,8 @@ class Machine(NamedTuple):
 
     def __str__(self):
         where = "this GPU" if self.threads is None else f"this machine, {self.threads} thread(s)"
-        return (f"{where}: {self.gflops:.0f} GFLOP/s in a {self.dtype} matrix product, {self.gbytes:.1f} GB/s in a copy "
-                f"of {COPIED[self.device] // 2**20} MiB")
+        return (f"{where}: {self.gflops:.0f} GFLOP/s in a {self.dtype} matrix product, {self.gbytes:.1f} GB/s in a "
+                f"copy of {COPIED[self.device] // 2**20} MiB")
 
 
 def machine(device="cpu", dtype="float32"):

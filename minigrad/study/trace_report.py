@@ -10,8 +10,9 @@ SHOWN = 25  # rows of the table
 KEYS = ("kernel", "op", "module", "phase", "device", "shapes")
 LANES = ("module", "op")  # of a timeline, above those of the devices
 NOTE = """\
-MFLOP: a multiply-add is 2 operations; exp, log and the like are 1; MB: each array once, in place twice. Of best: the
-larger share, of the product's speed or of the copy's; in a cache, and by Winograd's convolution, it can exceed 100 %."""
+MFLOP: a multiply-add is 2 operations; exp, log and the like are 1. MB: each array once, one changed in place twice.
+Of best: the larger share, of the product's speed (compute) or of the copy's (memory): what bounds the kernel. What lies
+in a cache, and a convolution by Winograd's algorithm, can exceed 100 %."""
 
 
 class Launch(NamedTuple):
@@ -29,7 +30,8 @@ class Launch(NamedTuple):
         None if the cost of the kernel is not known.
     op : str
         The Function; or "optimizer", "sum of gradients" (of a tensor that was used several times, or was broadcast),
-        "first gradient" (with which a walk back starts), "into .grad", and "" where none of these launched it (the values of a new tensor).
+        "first gradient" (with which a walk back starts), "into .grad"; "" where none of these launched it, as for the
+        values of a new tensor.
     module : str
         The path of the module, "" outside of any.
     phase : str
@@ -168,7 +170,8 @@ class Report:
         Path(path).write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}), encoding="utf-8")
 
     def __repr__(self):
-        return f"<trace of {len(self.launches):,} launches, {_time(self.seconds)} in kernels, {_time(self.wall)} in all>"
+        return (f"<trace of {len(self.launches):,} launches, {_time(self.seconds)} in kernels, {_time(self.wall)} in "
+                "all>")
 
     def __str__(self):
         if not self.launches:
@@ -200,7 +203,7 @@ class Report:
         if len(totals) > SHOWN:
             rest = sum([total.seconds for total in totals[SHOWN:]])
             lines.append(f"and {len(totals) - SHOWN} more, {_time(rest)} together")
-        return "\n".join([*lines, "", NOTE if best else NOTE.split(" Of best")[0]])
+        return "\n".join([*lines, "", NOTE if best else NOTE.splitlines()[0]])
 
     def _best(self):
         """What the device that was used can do, in the type that was used; None if there is no such figure."""

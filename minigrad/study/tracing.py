@@ -28,14 +28,14 @@ class trace(Report):
     Of each: the kernel, the op, module and phase that it belongs to, the arguments' shapes and types, the time, the
     bytes and the floating-point operations (`minigrad.study.costs` says what is counted).
 
-    A context manager; afterwards it is the report: print it, ask for sums with `by`, or read `launches`. Only the thread
-    that entered the block is recorded, on the devices that are in use by then. A step made by `minigrad.capture` runs as
-    it is written. On a GPU every launch is waited for, so its time includes the way there; under
-    ``MINIGRAD_CUDA=emulate`` times mean nothing. Recording takes 4 to 6 us per launch, which the report counts
-    as Python's.
+    A context manager; afterwards it is the report: print it, ask for sums with `by`, or read `launches`. Only the
+    thread that entered the block is recorded, on the devices that are in use by then. A step made by `minigrad.capture`
+    runs as it is written. On a GPU every launch is waited for, so its time includes the way there; under
+    ``MINIGRAD_CUDA=emulate`` times mean nothing. Recording takes 4 to 6 us per launch, which the report counts as
+    Python's.
 
-    The first calls of a kernel compile it, load it, or (the 32nd on the CPU) prepare faster calls; launches that did are
-    marked. Run the step a few times before the one that you trace.
+    The first calls of a kernel compile it, load it, or (the 32nd on the CPU) prepare faster calls; launches that did
+    are marked. Run the step a few dozen times before the one that you trace.
 
     Parameters
     ----------
