@@ -62,7 +62,7 @@ def test_the_launches_are_those_on_a_recorders_tape():
     step()
     with study.trace() as trace:
         step()
-    with Recorder(cpu, Guards()) as recorder:
+    with Recorder(cpu, Guards([])) as recorder:
         step()
     tape = [entry for entry in recorder.tape if isinstance(entry, recorded.Launch)]
     assert [launch.kernel for launch in trace.launches] == [launch.name for launch in tape]
@@ -183,6 +183,11 @@ def test_totals_add_up(traced):
         assert [t.seconds for t in totals] == sorted([t.seconds for t in totals], reverse=True)
     with pytest.raises(ValueError, match="by: expected kernel, op, module, phase, device, shapes, got 'x'"):
         trace.by("x")
+    with pytest.raises(ValueError, match="by: expected one or more of kernel, .*, got none"):
+        trace.by()
+    table = str(trace.by("module", "op")).splitlines()
+    assert table[0].split() == ["module", "op", "calls", "time", "share", "GFLOP/s", "GB/s", "of", "best"]
+    assert len(table) == 1 + len(trace.by("module", "op"))
     assert trace.by("phase")[0].name in ("forward", "backward", "optimizer")
     assert (((2, 1, 8, 8), (4, 1, 3, 3), (4,), (2, 4, 8, 8)), "conv2d_forward") in [
         (name[0][:4], name[1]) for name in (t.name for t in trace.by("shapes", "kernel"))]

@@ -108,6 +108,31 @@ class Total(NamedTuple):
         return max((self.gflops / best.gflops, "compute"), (self.gbytes / best.gbytes, "memory"))
 
 
+class Totals(list):
+    """What `Report.by` returns, a list of `Total`; its str is a table of the longest."""
+
+    def __init__(self, keys, totals, best):
+        super().__init__(totals)
+        self.keys, self._best = keys, best
+
+    def __str__(self):
+        best, all_seconds = self._best(), sum([total.seconds for total in self])
+        rows = [(*self.keys, "calls", "time", "share", "GFLOP/s", "GB/s", *(["of best"] if best else []))]
+        for total in self[:SHOWN]:
+            name = total.name if len(self.keys) > 1 else (total.name,)
+            row = (*map(str, name), f"{total.calls:,}{'*' if total.once else ' '}", _time(total.seconds),
+                   f"{total.seconds / all_seconds:.1%}", f"{total.gflops:.1f}" if total.flops else "",
+                   f"{total.gbytes:.1f}")
+            if best:
+                share, bound = total.against(best)
+                row += (f"{share:.0%} {bound}",)
+            rows.append(row)
+        lines = _table(rows, left=len(self.keys))
+        if len(self) > SHOWN:
+            lines.append(f"and {len(self) - SHOWN} more, {_time(sum([t.seconds for t in self[SHOWN:]]))} together")
+        return "\n".join(lines)
+
+
 class Report:
     """The launches of a trace, and sums of them; its str is a table.
 
@@ -131,8 +156,11 @@ class Report:
 
         Returns
         -------
-        list of Total
+        Totals
+            A list of `Total`; print it for a table.
         """
+        if not keys:
+            raise ValueError(f"by: expected one or more of {', '.join(KEYS)}, got none")
         for key in keys:
             if key not in KEYS:
                 raise ValueError(f"by: expected {', '.join(KEYS)}, got {key!r}")
@@ -144,7 +172,7 @@ class Report:
                   sum([g.bytes for g in group]), sum([g.flops or 0 for g in group]), sum([g.once for g in group]))
             for name, group in groups.items()
         ]
-        return sorted(totals, key=lambda total: -total.seconds)
+        return Totals(keys, sorted(totals, key=lambda total: -total.seconds), self._best)
 
     @property
     def seconds(self):
@@ -186,23 +214,10 @@ class Report:
                          "later ones need not: trace a later step")
         rows = [("phase", "calls", "time", "share", "MFLOP", "MB")]
         for total in self.by("phase"):
-            rows.append((total.name, f"{total.calls:,}", _time(total.seconds), self._share(total),
+            rows.append((total.name, f"{total.calls:,}", _time(total.seconds), f"{total.seconds / self.seconds:.1%}",
                          f"{total.flops / 1e6:,.2f}", f"{total.bytes / 1e6:,.2f}"))
         lines += ["", *_table(rows, left=1), ""]
-        rows = [("phase", "module", "op", "kernel", "calls", "time", "share", "GFLOP/s", "GB/s",
-                 *(["of best"] if best else []))]
-        totals = self.by("phase", "module", "op", "kernel")
-        for total in totals[:SHOWN]:
-            row = (*total.name, f"{total.calls:,}{'*' if total.once else ' '}", _time(total.seconds),
-                   self._share(total), f"{total.gflops:.1f}" if total.flops else "", f"{total.gbytes:.1f}")
-            if best:
-                share, bound = total.against(best)
-                row += (f"{share:.0%} {bound}",)
-            rows.append(row)
-        lines += _table(rows, left=4)
-        if len(totals) > SHOWN:
-            rest = sum([total.seconds for total in totals[SHOWN:]])
-            lines.append(f"and {len(totals) - SHOWN} more, {_time(rest)} together")
+        lines += [str(self.by("phase", "module", "op", "kernel"))]
         return "\n".join([*lines, "", NOTE if best else NOTE.splitlines()[0]])
 
     def _best(self):
@@ -220,9 +235,6 @@ class Report:
         if _emulated({launch.device for launch in self.launches}):
             return "cuda is emulated here: its times say nothing about a GPU"
         return "several devices were used: no one machine to compare with"
-
-    def _share(self, total):
-        return f"{total.seconds / self.seconds:.1%}"
 
 
 def _event(name, kind, lane, timed, details):
