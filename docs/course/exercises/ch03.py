@@ -4,7 +4,7 @@
 def leaves_below(tensor):
     """The set of leaves that tensor.backward() will give a gradient; `tensor.fn` is its node, None for a leaf.
 
-    A node's `parents` holds nodes, leaves (tensors) and None. No recursion: the graph may be deeper than Python's stack.
+    A node's `parents` holds nodes, leaves (tensors) and None. No recursion: graphs may be deeper than Python's stack.
     """
     raise NotImplementedError
 

@@ -17,7 +17,7 @@ def leaves_below(tensor):
 
 
 def paths(tensor, leaf):
-    """The gradient that arrives if every node hands on what it got: one from the tensor, added up wherever ways meet."""
+    """The gradient that arrives if every node hands on what it got: 1 from the tensor, added up where ways meet."""
     first = tensor.fn or tensor
     uses, stack = {first: 0}, [first]
     while stack:
