@@ -1,5 +1,6 @@
-"""Executed pages: runs the Python blocks of a page in one namespace and writes below each what it printed; and writes the
-list of the chapters of docs/course.
+"""Executed pages: runs the Python blocks of a page in one namespace and writes below each what it printed.
+
+Also writes the list of the course's chapters into its first page.
 
     python docs/pages.py                              # docs/batchnorm.md and every chapter of docs/course
     python docs/pages.py docs/course/01-scalars.md
