@@ -12,6 +12,7 @@ machine to the next: the tests do not compare it.
 import contextlib
 import io
 import linecache
+import os
 import re
 import sys
 import tempfile
@@ -61,9 +62,11 @@ def run(codes, name="page"):
     """What every one of the codes prints, one after the other in one namespace; and the namespace.
 
     The namespace is that of a module, as dataclasses and Numba expect, and the source can be read with ``inspect``, as
-    everywhere else. Files that the code writes go into a folder that is removed.
+    everywhere else. Files that the code writes go into a folder that is removed, variables of the environment that it
+    sets end with it.
     """
     module, printed = types.ModuleType(f"page_{re.sub('[^a-z0-9]', '_', name)}"), []
+    environment = dict(os.environ)
     sys.modules[module.__name__] = module
     try:
         # A page may set NumPy's print options.
@@ -76,6 +79,8 @@ def run(codes, name="page"):
                 printed.append("".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines()))
     finally:
         del sys.modules[module.__name__]
+        os.environ.clear()
+        os.environ.update(environment)
     return printed, vars(module)
 
 
