@@ -42,6 +42,7 @@ templates_path = ["_templates"]
 html_math_renderer = "mathml"
 
 autosummary_generate = True
+default_role = "literal"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 numpydoc_show_class_members = False

@@ -24,7 +24,7 @@ class Node:
         ``"op"``; ``"parameter"``, a leaf that the model names; ``"leaf"``, another tensor that requires grad;
         ``"constant"``, an input without gradient that an op has saved; ``"module"``, several nodes as one.
     op : str
-        The op's name, ``"linear"``; of a module its class, if all that ran in it is in the node; "" of a leaf.
+        The op's name, ``"linear"``; of a module the names of its ops, or how many they are; "" of a leaf.
     name : str
         A parameter's or buffer's path in the model, ``"2.weight"``.
     module : str
@@ -44,6 +44,9 @@ class Node:
         The engine's object.
     members : tuple of Node
         Of a module: the nodes in it.
+    calls : tuple
+        Which calls of modules it ran in, if it was recorded under `names`: ``((path, number), ...)``, and a number that
+        changes whenever a call begins or ends.
     """
 
     key: int
@@ -61,6 +64,7 @@ class Node:
     parameters: int = 0
     source: object = field(default=None, repr=False, compare=False)
     members: tuple = field(default=(), repr=False)
+    calls: tuple = field(default=(), repr=False, compare=False)
 
     @property
     def label(self):
@@ -102,7 +106,11 @@ class Graph:
         return self.nodes[key]
 
     def collapse(self, depth=None):
-        """The graph with one node per module; ops outside of modules stay.
+        """The graph with one node per call of a module, parameters in it; ops outside of modules stay.
+
+        Parameters of a module that is called several times are in its first node; those that different modules use
+        stay nodes of their own. Calls are told apart if they were recorded under `names`; if not, neighbours of one
+        module become one node.
 
         Parameters
         ----------
@@ -281,7 +289,7 @@ class _Builder:
         self._add(fn, Node(
             len(self.nodes), "op", op=fn.name, module=self._module(fn, [key for _, key in inputs]), shape=fn.shape,
             dtype=str(dtype), device=str(device), memory=product(fn.shape) * dtype.itemsize, saved=_saved(fn),
-            formula=(type(fn).__doc__ or "").strip().split("\n")[0], source=fn,
+            formula=(type(fn).__doc__ or "").strip().split("\n")[0], source=fn, calls=getattr(fn, "module_calls", ()),
         ))  # fmt: skip
         self.edges += [Edge(key, len(self.nodes) - 1, position) for position, key in inputs]
 
