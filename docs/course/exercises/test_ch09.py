@@ -13,7 +13,8 @@ TAPE = [
 
 def test_1_lives(chapter):
     assert chapter.lives(TAPE, set()) == {
-        "x": (0, 4), "weight": (0, 0), "h": (0, 1), "a": (1, 3), "loss": (2, 2), "da": (3, 3), "dh": (3, 4), "dw": (4, 4),
+        "x": (0, 4), "weight": (0, 0), "h": (0, 1), "a": (1, 3), "loss": (2, 2), "da": (3, 3), "dh": (3, 4),
+        "dw": (4, 4),
     }  # fmt: skip
 
 
