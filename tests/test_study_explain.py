@@ -31,6 +31,14 @@ def test_a_product_by_hand():
     assert "has   (2,)            norm 4.472     = [2, 4]" in str(explanation)
 
 
+def test_numbers_that_would_make_a_line_too_long_go_below():
+    x = mg.tensor(np.full((2, 4), -1 / 3), requires_grad=True)
+    lines = str(explained((x * x).sum())).splitlines()
+    row = "[" + ", ".join(["-0.3333"] * 4) + "]"
+    assert lines.count(f"{'':<29} = [{row}, {row}]") == 2 and max(map(len, lines)) <= 100
+    assert lines[lines.index(f"{'':<29} = [{row}, {row}]") - 1] == "       hands (2, 4)          norm 0.9428    to leaf [0]"
+
+
 def test_the_graph_and_grad_are_left_alone():
     w = mg.tensor([1.0, 2.0], requires_grad=True)
     loss = (w * w).sum()
@@ -251,4 +259,5 @@ def test_numerical_hands_other_arguments_on_in_its_type():
     labels = mg.tensor([0, 2])
     assert study.numerical(F.cross_entropy, x, labels).error.max() < 1e-9
     result = study.numerical(lambda x: x.sqrt().sum(), mg.tensor([0.0, 1.0]))  # not finite on one side
-    assert result.worst == (0,) and "nan" in str(result)
+    assert result.worst == (0,) and "nan, inf: the function is not finite" in str(result)
+    assert np.isnan(result.relative_error[0])

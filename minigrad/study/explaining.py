@@ -14,6 +14,7 @@ from minigrad.study.graphs import graph as recorded_graph
 from minigrad.tensor import Tensor
 from minigrad.watching import Watcher, watch
 
+WIDE = 100
 SMALL = 8  # elements of a tensor that is shown with its numbers
 VANISHING, EXPLODING = 1e-6, 1e4  # norms pointed out, relative to that of the gradient with which the walk starts
 
@@ -179,7 +180,14 @@ class Explanation:
         if step.hooks:
             called = "called; shown is what came of it" if self.hooks else "not called here (pass hooks=True)"
             lines.append(f"       {step.hooks} hook{'s' if step.hooks > 1 else ''}, {called}")
-        return lines + [f"       hands {gradient}" for gradient in step.handed]
+        lines += [f"       hands {gradient}" for gradient in step.handed]
+        return [piece for line in lines for piece in _broken(line)]
+
+
+def _broken(line):
+    """A line as one or two: the numbers of a gradient go below where they would make it too long."""
+    start, equals, numbers = line.partition(" = [")
+    return [start.rstrip(), f"{'':<29} = [{numbers}"] if equals and len(line) > WIDE else [line]
 
 
 def _listed(labels):
@@ -220,9 +228,9 @@ def explain(tensor, model=None, *, gradient=None, hooks=False, most=60, file=Non
     """Print the walk back from a tensor, op by op: the formula, the gradient that arrives, what is handed to whom.
 
     It is a walk of its own, in the engine's order: the graph stays, ``.grad`` is not touched, and hooks are not called
-    unless you say so. Gradients of at most 8 elements are shown with their numbers. Marked with ``!!`` are NaN and
-    infinity, gradients that are all zero, and norms below 1e-6 (vanishing) or above 1e4 (exploding) of that of the
-    gradient at the start.
+    unless you say so. ``mul [3]`` is node 3 of `minigrad.study.graph`. Gradients of at most 8 elements are shown with
+    their numbers. Marked with ``!!`` are NaN and infinity, gradients that are all zero, and norms below 1e-6
+    (vanishing) or above 1e4 (exploding) of that of the gradient at the start.
 
     Parameters
     ----------

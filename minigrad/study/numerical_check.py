@@ -41,7 +41,7 @@ class Comparison:
     def relative_error(self):
         """The distance by the larger of the two gradients' sizes, 0 where both are 0."""
         scale = np.maximum(np.abs(self.analytic), np.abs(self.numerical))
-        return np.divide(self.error, scale, out=np.zeros_like(self.error), where=scale > 0)
+        return np.divide(self.error, scale, out=np.zeros_like(self.error), where=scale != 0)
 
     @property
     def worst(self):
@@ -76,8 +76,10 @@ class Comparison:
         if self.weights.size > 1:
             lines.append(f"of the sum of the function's {self.weights.size:,} elements, each with a factor of its own")
         if self.kinks.any():
-            lines.append("kink: the slopes to the left and right differ; the numerical figure is their mean, and the "
-                         "analytic one may be any between them")
+            lines.append("kink: the slopes to the left and right differ; the numerical figure is their mean,")
+            lines.append("      and the analytic one may be any between them")
+        if not np.isfinite(self.error).all():
+            lines.append("nan, inf: the function is not finite there, or a step beside")
         return "\n".join(lines)
 
 
