@@ -70,12 +70,15 @@ class Gradient(NamedTuple):
             return "vanishing"
         return "exploding" if self.norm > EXPLODING * self.start else ""
 
-    def __str__(self):
+    def told(self, parts=1):
+        """One line about it, if it is the sum of so many others."""
         text, size = f"{self.shape!s:<15} norm {_number(self.norm):<9}", math.prod(self.shape)
         if self.to:
             text += f" to {self.to}"
         if self.summed_to is not None:
             text += f", summed to {self.summed_to}, for it was broadcast"
+        if parts > 1:
+            text += f" (sum of {parts})"
         if self.values is not None:
             text += f" = {_numbers(self.values)}"
         if self.zeros and self.zeros < size and self.values is None:
@@ -165,29 +168,28 @@ class Explanation:
         return notes
 
     def _told(self, number, step):
-        parts = [f", the sum of {count}" if count > 1 else "" for count in step.parts]
         if step.leaf:
             (gradient,) = step.arrived
             if gradient is None:
                 return [f"{number:>3}. {step.label} gets no gradient"]
-            lines = [f"{number:>3}. {step.label} is complete", f"       has   {gradient}{parts[0]}"]
+            lines = [f"{number:>3}. {step.label} is complete", f"       has   {gradient.told(*step.parts)}"]
         else:
             lines = [f"{number:>3}. {step.label}", *([f"       {step.formula}"] if step.formula else [])]
             many = len(step.arrived) > 1
             for position, gradient in enumerate(step.arrived):
                 which = f" output {position}" if many else ""
-                lines.append(f"       gets {which} " + (f"{gradient}{parts[position]}" if gradient else "nothing"))
+                lines.append(f"       gets {which} " + (gradient.told(step.parts[position]) if gradient else "nothing"))
         if step.hooks:
             called = "called; shown is what came of it" if self.hooks else "not called here (pass hooks=True)"
             lines.append(f"       {step.hooks} hook{'s' if step.hooks > 1 else ''}, {called}")
-        lines += [f"       hands {gradient}" for gradient in step.handed]
+        lines += [f"       hands {gradient.told()}" for gradient in step.handed]
         return [piece for line in lines for piece in _broken(line)]
 
 
 def _broken(line):
     """A line as one or two: the numbers of a gradient go below where they would make it too long."""
     start, equals, numbers = line.partition(" = [")
-    return [start.rstrip(), f"{'':<29} = [{numbers}"] if equals and len(line) > WIDE else [line]
+    return [start.rstrip(), f"{'':<12} = [{numbers}"] if equals and len(line) > WIDE else [line]
 
 
 def _listed(labels):
