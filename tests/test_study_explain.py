@@ -28,7 +28,7 @@ def test_a_product_by_hand():
     assert [(g.to, g.values) for g in product.handed] == [("leaf [0]", [1.0, 2.0])] * 2
     assert leaf.leaf and leaf.arrived[0].values == [2.0, 4.0] and leaf.arrived[0].norm == pytest.approx(20**0.5)
     assert repr(explanation) == "<Explanation of 3 steps>"
-    assert "has   (2,)            norm 4.472     = [2, 4]" in str(explanation)
+    assert "has   (2,)            norm 4.472     (sum of 2) = [2, 4]" in str(explanation)
 
 
 def test_numbers_that_would_make_a_line_too_long_go_below():
