@@ -211,6 +211,18 @@ def test_the_text(traced):
     assert str(empty) == "no kernel was launched"
 
 
+def test_without_a_compiler_nothing_is_measured(traced, monkeypatch):
+    monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
+    text = str(traced[1])
+    assert "kernels run as plain Python here (NUMBA_DISABLE_JIT)" in text and "of best" not in text
+
+
+def test_two_devices_have_no_common_best(traced):
+    trace = study.trace()
+    trace.launches, trace.wall = [traced[1].launches[0], traced[1].launches[0]._replace(device="cuda 1")], 1.0
+    assert "several devices were used" in str(trace)
+
+
 def test_long_tables_are_shortened():
     with study.trace() as trace:
         x = mg.ones(3)

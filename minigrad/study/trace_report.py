@@ -223,7 +223,7 @@ class Report:
     def _best(self):
         """What the device that was used can do, in the type that was used; None if there is no such figure."""
         used = {launch.device for launch in self.launches}
-        if len(used) > 1 or _emulated(used):
+        if not used or len(used) > 1 or _emulated(used) or _interpreted():
             return None
         work = {name: 0 for name in ("float32", "float64")}
         for launch in self.launches:
@@ -234,12 +234,20 @@ class Report:
     def _why_no_best(self):
         if _emulated({launch.device for launch in self.launches}):
             return "cuda is emulated here: its times say nothing about a GPU"
+        if _interpreted():
+            return "kernels run as plain Python here (NUMBA_DISABLE_JIT): their times say nothing"
         return "several devices were used: no one machine to compare with"
 
 
 def _event(name, kind, lane, timed, details):
     return {"name": name, "cat": kind, "ph": "X", "pid": 0, "tid": lane, "ts": timed.start * 1e6,
             "dur": timed.seconds * 1e6, "args": details}
+
+
+def _interpreted():
+    import numba
+
+    return bool(numba.config.DISABLE_JIT)
 
 
 def _emulated(devices):
