@@ -168,6 +168,21 @@ def test_several_outputs():
     assert explained(second).steps[0].label == "both [1]"
 
 
+def test_a_leaf_without_a_gradient():
+    class First(Function):
+        """y = a, whatever b is"""
+
+        def forward(self, a, b):
+            return a + 0
+
+        def backward(self, grad):
+            return grad, None
+
+    a, b = (mg.ones(2, requires_grad=True) for _ in range(2))
+    explanation = explained(First.apply(a, b).sum())
+    assert explanation.notes == ["no gradient reaches leaf [1]"] and "leaf [1] gets no gradient" in str(explanation)
+
+
 def test_long_walks_are_shortened():
     x = mg.ones(2, requires_grad=True)
     y = x
@@ -228,6 +243,8 @@ def test_numerical_finds_a_wrong_gradient():
 def test_numerical_marks_kinks_and_only_them():
     result = study.numerical(lambda x: x.relu() + x.exp() * 0.001, mg.tensor([0.0, 1.0, -1.0]))
     assert result.kinks.tolist() == [True, False, False] and "kink" in str(result)
+    bent = study.numerical(lambda x: (x * 3000.0).exp(), np.zeros(1))  # slopes at ±1e-5 differ by 3 %: curvature
+    assert not bent.kinks.any() and bent.analytic[0] == 3000.0
     smooth = study.numerical(lambda x: x.softmax(1), mg.randn(4, 4), gradient=mg.randn(4, 4), dtype="float32")
     assert not smooth.kinks.any() and smooth.error.max() < 1e-3
 

@@ -153,8 +153,8 @@ def numerical(fn, x, *others, gradient=None, eps=None, dtype="float64"):
 
     t, y = value_at(point, requires_grad=True)
     if gradient is None:
-        seed = np.random.default_rng(0).standard_normal(y.shape) if y.shape else 1.0
-        seed = np.asarray(seed, y.dtype)
+        random = np.random.default_rng(0)
+        seed = random.standard_normal(y.shape).astype(y.dtype) if y.numel() > 1 else np.ones(y.shape, y.dtype)
     else:
         seed = np.asarray(gradient.numpy() if isinstance(gradient, Tensor) else gradient, y.dtype)
         if seed.shape != y.shape:
