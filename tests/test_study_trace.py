@@ -1,5 +1,6 @@
 """minigrad.study.trace: what is noted of the launches of a step, how it is summed up and shown."""
 
+import contextlib
 import json
 import re
 import threading
@@ -280,6 +281,22 @@ def test_a_captured_step_is_seen():
     with study.trace() as trace:
         step(x)
     assert [launch.kernel for launch in trace.launches] == ["mul", "add"]
+
+
+def test_another_thread_records_nothing_of_a_trace():
+    x, results = mg.ones(3), []
+    step = mg.capture(lambda x: x * x + x)
+
+    def run():
+        results.append(step(x).tolist())
+
+    for traced in (True, False, False):
+        thread = threading.Thread(target=run)
+        with study.trace() if traced else contextlib.nullcontext():
+            thread.start()
+            thread.join(60)
+        assert len(step.recordings) == (0 if traced else 1)
+    assert results == [[2.0] * 3] * 3
 
 
 def test_emulated_cuda():

@@ -74,8 +74,7 @@ class trace(Report):
     def __enter__(self):
         if modes.recorder.get() is not None or any(isinstance(d.kernels, _Timed) for d in devices()):
             raise RuntimeError("trace: a trace or a recording is under way already; end it first")
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(one_recording)
+        with contextlib.ExitStack() as stack, one_recording:
             self.launches.clear()
             self.spans.clear()
             self._pending, self._told = [], []  # launches that nobody has claimed yet, and the others
@@ -93,7 +92,8 @@ class trace(Report):
 
     def __exit__(self, *exception):
         self.wall = time.perf_counter() - self._start
-        self._restore.close()
+        with one_recording:
+            self._restore.close()
         self._assign("", "")
         self._describe()
 
@@ -237,6 +237,8 @@ class _Preparations:
 
 class _Timed:
     """Stands in for a device's kernels while a trace is on."""
+
+    traced = True  # so that nobody takes it for the kernels that a recording may keep
 
     def __init__(self, device, trace):
         self._device, self._trace, self._module = device, trace, device.kernels
