@@ -273,6 +273,28 @@ def test_each_call_of_a_module_is_a_node_and_the_first_has_the_parameters():
     assert [(n.op, n.module) for n in fine.collapse(depth=1)] == [(n.op, n.module) for n in small]
 
 
+def test_a_call_ends_where_its_module_returns():
+    class Child(nn.Module):
+        def forward(self, x):
+            x = x.exp()
+            return x, x.exp()
+
+    class Parent(nn.Module):
+        def __init__(self):
+            self.child = Child()
+
+        def forward(self, x):
+            a, b = self.child(x)
+            return a, x.tanh(), b
+
+    model = nn.Sequential(Parent())
+    with study.names(model):
+        roots = model(mg.ones(2, requires_grad=True))
+    small = study.graph(roots, model).collapse()
+    assert [(n.op, n.module) for n in small] == [("", ""), ("exp", "0.child"), ("tanh", "0")]
+    assert small.outputs == [1, 2]
+
+
 def test_a_parameter_of_two_modules_stays_a_node():
     model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
     model[2].weight = model[0].weight
@@ -469,6 +491,8 @@ def test_save_and_listing(tmp_path):
         graph.save(tmp_path / f"g{suffix}")
         assert (tmp_path / f"g{suffix}").read_text("utf-8") == text
     lines = str(graph).splitlines()
+    assert "parameters" not in lines[0] and "parameters" in str(graph.collapse()).split("\n")[0]
+    assert re.search(r"3 +\(5, 3\) .* 27 ", str(graph.collapse()))
     assert len(lines) == len(graph) + 3 and "0.weight" in str(graph) and lines[-1].startswith("11 nodes, 3 of them ops")
     assert graph._repr_html_().count("<rect") == len(graph)
 

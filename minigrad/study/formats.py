@@ -12,12 +12,20 @@ def to_text(graph):
     inputs = {}
     for edge in graph.edges:
         inputs.setdefault(edge.target, []).append(str(edge.source))
-    rows = [("", "node", "module", "shape", "dtype", "memory", "saved", "inputs")]
-    for node in graph.nodes:
-        rows.append((
-            str(node.key), node.label, node.module, str(node.shape), node.dtype, size_text(node.memory),
-            size_text(node.saved) if node.saved else "", " ".join(inputs.get(node.key, ())),
-        ))  # fmt: skip
+    columns = {
+        "": [node.key for node in graph.nodes],
+        "node": [node.label for node in graph.nodes],
+        "module": [node.module for node in graph.nodes],
+        "shape": [node.shape for node in graph.nodes],
+        "dtype": [node.dtype for node in graph.nodes],
+        "memory": [size_text(node.memory) for node in graph.nodes],
+        "saved": [size_text(node.saved) if node.saved else "" for node in graph.nodes],
+        "inputs": [" ".join(inputs.get(node.key, ())) for node in graph.nodes],
+    }
+    if any(node.kind == "module" and node.parameters for node in graph.nodes):
+        columns["parameters"] = [f"{node.parameters:,}" if node.parameters else "" for node in graph.nodes]
+        columns["inputs"] = columns.pop("inputs")  # they stay the last
+    rows = [tuple(columns), *[tuple(map(str, row)) for row in zip(*columns.values(), strict=True)]]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     devices = ", ".join(dict.fromkeys(node.device for node in graph.nodes))
