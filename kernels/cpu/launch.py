@@ -122,6 +122,11 @@ def _builtin(address, bound):
     return kind(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(method), bound, None)
 
 
+def functions_made():
+    """How many pieces of code there are by now; whoever times launches asks whether one has made another."""
+    return len(_kept)
+
+
 @functools.cache
 def _code(kinds):
     """The address of the machine code for arguments of these types: (bound, arguments, how many) -> None."""

@@ -15,7 +15,7 @@ from minigrad.tensor import Tensor
 
 MOST_RECORDINGS = 8
 
-_one_recording = threading.RLock()  # the seam of a device has room for one recorder
+one_recording = threading.RLock()  # the seam of a device has room for one recorder
 
 
 def capture(function=None, *, most_recordings=MOST_RECORDINGS):
@@ -104,7 +104,7 @@ class Capture:
             tensors = []
             structure = flatten((args, kwargs), tensors)
             _check_inputs(structure, tensors)
-            with _one_recording:
+            with one_recording:
                 recording, result = record(self.function, structure, tensors, known)
             if recording is not None:
                 known.append(recording)
