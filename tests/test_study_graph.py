@@ -1,6 +1,7 @@
 """minigrad.study.graph: nodes and edges against what the engine recorded, formats against their grammar."""
 
 import re
+import sys
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -10,6 +11,7 @@ import minigrad.functional as F
 from minigrad import layers as nn
 from minigrad import study
 from minigrad.function import Function, Pick, apply_multiple
+from minigrad.study.svg import curve
 from minigrad.tensor import Tensor
 
 
@@ -118,6 +120,14 @@ def test_saved_bytes_by_hand():
     assert graph[3].op == "exp" and saved["exp"] == 32 * len(keeps)
 
 
+def test_what_several_nodes_keep_counts_once_in_the_graph():
+    x, w = mg.ones(4, 3), mg.ones(3, 2, requires_grad=True)
+    y = F.relu(x @ w)
+    graph = study.graph((y * y).sum())
+    assert [n.saved for n in graph if n.kind == "op"] == [48, 32, 32, 0]  # x; the result of relu, twice
+    assert graph.saved == 48 + 32
+
+
 def test_an_array_that_is_kept_twice_counts_once():
     x = mg.ones(5) * mg.ones(5)
     x.requires_grad = True
@@ -220,15 +230,116 @@ def test_collapse_by_depth_makes_one_node_of_a_block():
         "conv2d", "batch_norm", "add", "relu"] and block.op == "4 ops"
 
 
-def test_a_module_called_twice_around_another_op_is_taken_apart():
-    twice = nn.Linear(3, 3)
-    model = nn.Sequential(twice)
+class Cell(nn.Module):
+    def __init__(self):
+        self.inside, self.back = nn.Linear(2, 3), nn.Linear(3, 3)
+
+    def forward(self, x, h):
+        return F.tanh(self.inside(x) + self.back(h))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        self.cell, self.head = Cell(), nn.Linear(3, 2)
+
+    def forward(self, xs):
+        h = mg.zeros(4, 3)
+        for x in xs:
+            h = self.cell(x, h)
+        return self.head(h)
+
+
+def recurrent(steps=5):
+    model = Recurrent()
     with study.names(model):
-        h = model(mg.ones(2, 3))
-        y = model(h + h.exp())
-    small = study.graph(y, model).collapse()
+        return study.graph(model([mg.randn(4, 2) for _ in range(steps)]), model)
+
+
+def test_each_call_of_a_module_is_a_node_and_the_first_has_the_parameters():
+    graph = recurrent()
+    small = graph.collapse(depth=1)
+    cells = [n for n in small if n.module == "cell"]
+    assert [n.op for n in cells] == ["linear add tanh"] * 5 and [n.parameters for n in cells] == [9 + 12, 0, 0, 0, 0]
+    ways = {(small[e.source].module, small[e.target].module) for e in small.edges if small[e.source].kind == "module"}
+    assert ways == {("cell", "cell"), ("cell", "head")}
+    chain = [(e.source, e.target) for e in small.edges if small[e.source].module == small[e.target].module == "cell"]
+    assert chain == [(a.key, b.key) for a, b in zip(cells, cells[1:], strict=False)]
+    fine = graph.collapse()
+    assert [n.module for n in fine].count("cell.back") == 5 and not any(n.kind == "parameter" for n in fine)
+    for collapsed in (small, fine, fine.collapse(depth=1)):
+        assert collapsed.saved == graph.saved
+        for what in ("memory", "saved", "parameters"):
+            assert sum(getattr(n, what) for n in collapsed) == sum(getattr(n, what) for n in graph)
+    assert [(n.op, n.module) for n in fine.collapse(depth=1)] == [(n.op, n.module) for n in small]
+
+
+def test_a_call_ends_where_its_module_returns():
+    class Child(nn.Module):
+        def forward(self, x):
+            x = x.exp()
+            return x, x.exp()
+
+    class Parent(nn.Module):
+        def __init__(self):
+            self.child = Child()
+
+        def forward(self, x):
+            a, b = self.child(x)
+            return a, x.tanh(), b
+
+    model = nn.Sequential(Parent())
+    with study.names(model):
+        roots = model(mg.ones(2, requires_grad=True))
+    small = study.graph(roots, model).collapse()
+    assert [(n.op, n.module) for n in small] == [("", ""), ("exp", "0.child"), ("tanh", "0")]
+    assert small.outputs == [1, 2]
+
+
+def test_a_parameter_of_two_modules_stays_a_node():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+    model[2].weight = model[0].weight
+    with study.names(model):
+        small = study.graph(model(mg.ones(2, 3)), model).collapse()
+    shared = [n for n in small if n.kind == "parameter"]
+    assert [n.name for n in shared] == ["0.weight"]
+    assert [small[e.target].module for e in small.edges if e.source == shared[0].key] == ["0", "2"]
+
+
+def test_children_of_a_list_are_one_node_by_depth():
+    class Blocks(nn.Module):
+        def __init__(self):
+            self.blocks = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
+
+        def forward(self, x):
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+    model = Blocks()
+    with study.names(model):
+        small = study.graph(model(mg.ones(2, 3)), model).collapse(depth=1)
+    assert [(n.kind, n.module, n.parameters) for n in small] == [("constant", "", 0), ("module", "blocks", 24)]
+
+
+def test_a_module_around_another_op_is_not_one_node():
+    class Around(nn.Module):
+        def __init__(self):
+            self.a, self.w = nn.Parameter(mg.ones(3)), nn.Parameter(mg.ones(3, 3))
+
+        def forward(self, x):
+            x = x * self.a
+            return F.linear(x, self.w, outside(x))
+
+    def outside(x):
+        return x.exp().sum(0)
+
+    model = nn.Sequential(Around())
+    graph = study.graph(model(mg.ones(2, 3)).exp(), model)
+    assert [(n.op, n.module) for n in graph if n.kind == "op"] == [
+        ("mul", "0"), ("exp", ""), ("sum", ""), ("linear", "0"), ("exp", "")]
+    small = graph.collapse()
     assert all(e.source < e.target for e in small.edges)
-    assert [n.op for n in small if n.kind != "constant"].count("exp") == 1
+    assert sum("mul" in n.op for n in small) == sum("linear" in n.op for n in small) == 1
 
 
 def boxes_overlap(layout):
@@ -266,6 +377,53 @@ def test_a_long_edge_passes_beside_the_boxes():
             assert abs(cy - y) > 1 or abs(cx - x) > layout.boxes[key][0] / 2
 
 
+def along(path):
+    """Points of an SVG path of cubic curves."""
+    numbers = [float(n) for n in re.findall(r"-?[\d.]+", path)]
+    points = list(zip(numbers[::2], numbers[1::2], strict=True))
+    for start in range(0, len(points) - 1, 3):
+        a, b, c, d = points[start:start + 4]
+        for t in (n / 16 for n in range(17)):
+            u = 1 - t
+            yield tuple(u**3 * p + 3 * u * u * t * q + 3 * u * t * t * r + t**3 * s
+                        for p, q, r, s in zip(a, b, c, d, strict=True))
+
+
+@pytest.mark.parametrize("make", [
+    lambda: recurrent(4), lambda: recurrent(9).collapse(), lambda: study.graph(recorded("cnn", fuse=False)[1]),
+], ids=["recurrent", "collapsed", "cnn"])  # fmt: skip
+def test_no_edge_crosses_a_box(make):
+    graph = make()
+    layout = graph.layout()
+    assert not boxes_overlap(layout)
+    for edge, route in zip(graph.edges, layout.routes, strict=True):
+        for x, y in along(curve(route)):
+            for key, (cx, cy) in layout.places.items():
+                w, h = layout.boxes[key]
+                assert key in (edge.source, edge.target) or abs(x - cx) > w / 2 or abs(y - cy) >= h / 2 - 0.2
+
+
+def test_ops_in_a_row_stand_below_each_other():
+    model = nn.Sequential(*[nn.Linear(3, 3), nn.Tanh()] * 3, nn.Linear(3, 2))
+    graph = study.graph(F.cross_entropy(model(mg.ones(2, 3)), mg.tensor([0, 1])), model)
+    places = graph.layout().places
+    across = [places[n.key][0] for n in graph if n.kind == "op"]
+    assert max(across) - min(across) < 1.0
+    leaves = {n.name: places[n.key] for n in graph if n.kind == "parameter"}
+    assert leaves["6.weight"][0] < across[-1] < leaves["6.bias"][0]
+
+
+def test_what_comes_from_leaves_only_stands_by_its_user():
+    x = mg.ones(3, requires_grad=True)
+    y = x
+    for _ in range(5):
+        y = y.exp()
+    graph = study.graph(y + mg.ones(3, requires_grad=True).tanh())
+    places = graph.layout().places
+    heights = {n.op: places[n.key][1] for n in graph}  # of the five exp the last one's
+    assert heights["tanh"] == heights["exp"] < heights["add"]
+
+
 def test_svg_is_well_formed_and_names_everything():
     model, loss, _ = recorded("cnn")
     graph = study.graph(loss, model)
@@ -286,7 +444,26 @@ def test_dot_and_mermaid_list_every_node_and_edge():
     assert {(int(a), int(b)) for a, b in re.findall(r"n(\d+) -> n(\d+);", dot)} == {
         (e.source, e.target) for e in graph.edges} == {
         (int(a), int(b)) for a, b in re.findall(r"n(\d+) --> n(\d+)", mermaid)}
-    assert dot.count("{") == dot.count("}") and mermaid.count("subgraph") == len(re.findall(r"^  end$", mermaid, re.M))
+    assert dot.count("{") == dot.count("}") and mermaid.count("subgraph") == len(re.findall(r"^ +end$", mermaid, re.M))
+
+
+def test_clusters_are_the_modules():
+    model, loss, _ = recorded("cnn")
+    graph = study.graph(loss, model)
+    for text, opening, closing, node in (
+        (graph.to_dot(), r'subgraph .* label="(.*?)"', "}", r"n(\d+) \[label"),
+        (graph.to_mermaid(), r'subgraph m\d+\["(.*?)"\]', "end", r"n(\d+)[\[(].*:::"),
+    ):
+        around, found = [], {}
+        for line in map(str.strip, text.splitlines()):
+            if match := re.match(opening, line):
+                around.append(match[1])
+            elif line == closing and around:
+                around.pop()
+            elif match := re.match(node, line):
+                found[int(match[1])] = list(around)
+        assert found == {n.key: [n.module.rsplit(".", k)[0] for k in range(n.module.count("."), -1, -1)]
+                         if n.module else [] for n in graph}
 
 
 def test_labels_are_escaped():
@@ -314,5 +491,15 @@ def test_save_and_listing(tmp_path):
         graph.save(tmp_path / f"g{suffix}")
         assert (tmp_path / f"g{suffix}").read_text("utf-8") == text
     lines = str(graph).splitlines()
+    assert "parameters" not in lines[0] and "parameters" in str(graph.collapse()).split("\n")[0]
+    assert re.search(r"3 +\(5, 3\) .* 27 ", str(graph.collapse()))
     assert len(lines) == len(graph) + 3 and "0.weight" in str(graph) and lines[-1].startswith("11 nodes, 3 of them ops")
     assert graph._repr_html_().count("<rect") == len(graph)
+
+
+def test_without_igraph_there_is_a_sentence_and_the_listing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "igraph", None)
+    graph = study.graph(mg.ones(1, requires_grad=True).exp())
+    with pytest.raises(ImportError, match="pictures need igraph"):
+        graph.to_svg()
+    assert graph._repr_html_().startswith("<pre>")

@@ -181,6 +181,13 @@ def _check_labels(op, device, bounds, classes):
     device.check_range(bounds, ValueError, f"{op}: expected class indices", classes)
 
 
+def find_wrong_labels(op, labels, classes, ignore_index):
+    """Raise if one of the labels (N, S) that count is not a class; on a GPU at the next read of a value."""
+    bounds = labels.device.empty((2,), int64)
+    labels.device.kernels.target_range(labels.data, bounds, ignore_index)
+    _check_labels(op, labels.device, bounds, classes)
+
+
 def _class_reduction(op, losses, target, weight, dtype, reduction, ignore_index, shape):
     """Mean (weighted by class), sum, or the losses in the target's shape."""
     if reduction == "none":
@@ -270,9 +277,7 @@ def nll_loss(x, target, weight=None, ignore_index=-100, reduction="mean"):
     classes = _check_classes(op, x, target, weight)
     n, _, s = rows_shape(x.shape)
     rows, labels = reshape(x, (n, classes, s)), reshape(target, (n, s))
-    bounds = x.device.empty((2,), int64)
-    x.device.kernels.target_range(labels.data, bounds, ignore_index)
-    _check_labels(op, x.device, bounds, classes)
+    find_wrong_labels(op, labels, classes, ignore_index)
     losses = NllLoss.apply(rows, labels, weight, ignore_index=ignore_index)
     return _class_reduction(op, losses, labels, weight, x.dtype, reduction, ignore_index, target.shape)
 
