@@ -94,6 +94,7 @@ def test_a_sum_of_gradients_is_told_apart():
     sums = [launch.op for launch in trace.launches if launch.kernel in ("add", "fused_add")]
     assert sums == ["add", "add", "sum of gradients", "sum of gradients"]
     assert trace.launches[-1].phase == "backward"
+    assert sum(span.name == "sum of gradients" for span in trace.spans) == 2
 
 
 def test_without_a_model_modules_have_their_class():
@@ -204,6 +205,12 @@ def test_totals_add_up(traced):
     assert trace.by("phase")[0].name in ("forward", "backward", "optimizer")
     assert (((2, 1, 8, 8), (4, 1, 3, 3), (4,), (2, 4, 8, 8)), "conv2d_forward") in [
         (name[0][:4], name[1]) for name in (t.name for t in trace.by("shapes", "kernel"))]
+
+
+def test_python_of_modules_is_forward(traced):
+    _, trace = traced
+    whole = next(total for total in trace.by("module", "op", "phase") if total.name == ("Sequential", "", "forward"))
+    assert whole.calls == 0 and whole.seconds == 0 and whole.wall > 0
 
 
 def test_rates_of_a_total():

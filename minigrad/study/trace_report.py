@@ -142,7 +142,8 @@ class Totals(list):
         rows = [(*self.keys, "calls", *times, "share", "GFLOP/s", "GB/s", *(["of best"] if best else []))]
         for total in self[:SHOWN]:
             name = total.name if len(self.keys) > 1 else (total.name,)
-            row = [*[str(part) or "-" for part in name], f"{total.calls:,}{'*' if total.once else ' '}", _time(total.seconds)]
+            row = [*[str(part) or "-" for part in name], f"{total.calls:,}{'*' if total.once else ' '}"]
+            row.append(_time(total.seconds))
             row += [_time(total.wall)] if with_wall else []
             row += [f"{total.time / whole:.1%}",
                     f"{total.gflops:.1f}" if total.flops else "", f"{total.gbytes:.1f}" if total.bytes else ""]
