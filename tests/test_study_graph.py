@@ -129,6 +129,20 @@ def test_functions_with_several_outputs_are_one_node():
     assert study.graph([first, second]).outputs == [1, 1]
 
 
+def test_settings_are_what_the_op_was_told():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, stride=2, padding=1), nn.LeakyReLU(0.5))
+    with study.names(model):
+        graph = study.graph(model(mg.ones(1, 1, 8, 8)).sum((2, 3)) ** 3.0, model)
+    found = {n.op: n.settings for n in graph if n.kind == "op"}
+    assert found == {
+        "conv2d": {"stride_h": 2, "stride_w": 2, "pad_top": 1, "pad_left": 1, "dilation_h": 1, "dilation_w": 1,
+                   "groups": 1},
+        "leaky_relu": {"slope": 0.5}, "sum": {"dims": (2, 3)}, "pow_scalar": {"exponent": 3.0},
+    }  # fmt: skip
+    assert "slope 0.5" in graph.to_svg()
+    assert {n.module: n.settings for n in graph.collapse()}["0"] == found["conv2d"]
+
+
 def test_constants_come_once_and_can_be_left_out():
     w, x = mg.ones(3, requires_grad=True), mg.ones(3)
     y = (w * x) * x
