@@ -1,58 +1,14 @@
-"""minigrad.study.graph: nodes and edges against what the engine recorded, formats against their grammar."""
-
-import re
-import sys
-import xml.etree.ElementTree as ET
+"""minigrad.study.graph: nodes, edges and what is kept, against what the engine recorded; one node per module."""
 
 import pytest
+from study_nets import CASES, mlp, recorded, recurrent
 
 import minigrad as mg
 import minigrad.functional as F
 from minigrad import layers as nn
 from minigrad import study
 from minigrad.function import Function, Pick, apply_multiple
-from minigrad.study.svg import curve
 from minigrad.tensor import Tensor
-
-
-class Results(mg.Watcher):
-    """The tensors that ops returned."""
-
-    def __init__(self):
-        self.of = {}
-
-    def computed(self, fn, inputs, results):
-        self.of[fn] = results[0]
-
-
-class Residual(nn.Module):
-    def __init__(self, channels):
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm = nn.BatchNorm2d(channels)
-
-    def forward(self, x):
-        return F.relu(x + self.norm(self.conv(x)))
-
-
-def cnn():
-    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), Residual(4), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 3))
-
-
-def mlp():
-    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
-
-
-CASES = {"mlp": (mlp, (5, 4)), "cnn": (cnn, (5, 1, 8, 8))}
-
-
-def recorded(name, fuse=True):
-    """A model, its loss under `names`, and the results of all ops."""
-    make, shape = CASES[name]
-    model, results = make(), Results()
-    model.fuse = fuse
-    with study.names(model), mg.watch(results):
-        loss = F.cross_entropy(model(mg.randn(*shape)), mg.tensor([0, 1, 2, 0, 1]))
-    return model, loss, results.of
 
 
 @pytest.mark.parametrize("fuse", [True, False])
@@ -97,6 +53,16 @@ def test_paths_of_modules():
     assert [(n.op, n.module) for n in study.graph(loss, model) if n.kind == "op"] == [
         ("conv2d", "0"), ("conv2d", "1.conv"), ("batch_norm", "1.norm"), ("add", "1"), ("relu", "1"),
         ("max_pool2d", "2"), ("reshape", "3"), ("linear", "4"), ("cross_entropy", "")]
+
+
+def test_names_is_a_decorator_too():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Tanh())
+
+    @study.names(model)
+    def run(x):
+        return model(x)
+
+    assert [n.module for n in study.graph(run(mg.ones(1, 3)), model) if n.kind == "op"] == ["0", "1"]
 
 
 def test_without_names_parameters_tell_the_module():
@@ -161,6 +127,20 @@ def test_functions_with_several_outputs_are_one_node():
     assert [(e.source, e.target, e.position) for e in graph.edges] == [(0, 1, 0), (1, 2, 0), (1, 2, 1)]
     assert not any(type(n.source) is Pick for n in study.graph([first, second]))
     assert study.graph([first, second]).outputs == [1, 1]
+
+
+def test_settings_are_what_the_op_was_told():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, stride=2, padding=1), nn.LeakyReLU(0.5))
+    with study.names(model):
+        graph = study.graph(model(mg.ones(1, 1, 8, 8)).sum((2, 3)) ** 3.0, model)
+    found = {n.op: n.settings for n in graph if n.kind == "op"}
+    assert found == {
+        "conv2d": {"stride_h": 2, "stride_w": 2, "pad_top": 1, "pad_left": 1, "dilation_h": 1, "dilation_w": 1,
+                   "groups": 1},
+        "leaky_relu": {"slope": 0.5}, "sum": {"dims": (2, 3)}, "pow_scalar": {"exponent": 3.0},
+    }  # fmt: skip
+    assert "slope 0.5" in graph.to_svg()
+    assert {n.module: n.settings for n in graph.collapse()}["0"] == found["conv2d"]
 
 
 def test_constants_come_once_and_can_be_left_out():
@@ -228,31 +208,6 @@ def test_collapse_by_depth_makes_one_node_of_a_block():
     block = next(n for n in blocks if n.module == "1")
     assert block.kind == "module" and [n.op for n in block.members if n.kind == "op"] == [
         "conv2d", "batch_norm", "add", "relu"] and block.op == "4 ops"
-
-
-class Cell(nn.Module):
-    def __init__(self):
-        self.inside, self.back = nn.Linear(2, 3), nn.Linear(3, 3)
-
-    def forward(self, x, h):
-        return F.tanh(self.inside(x) + self.back(h))
-
-
-class Recurrent(nn.Module):
-    def __init__(self):
-        self.cell, self.head = Cell(), nn.Linear(3, 2)
-
-    def forward(self, xs):
-        h = mg.zeros(4, 3)
-        for x in xs:
-            h = self.cell(x, h)
-        return self.head(h)
-
-
-def recurrent(steps=5):
-    model = Recurrent()
-    with study.names(model):
-        return study.graph(model([mg.randn(4, 2) for _ in range(steps)]), model)
 
 
 def test_each_call_of_a_module_is_a_node_and_the_first_has_the_parameters():
@@ -340,166 +295,3 @@ def test_a_module_around_another_op_is_not_one_node():
     small = graph.collapse()
     assert all(e.source < e.target for e in small.edges)
     assert sum("mul" in n.op for n in small) == sum("linear" in n.op for n in small) == 1
-
-
-def boxes_overlap(layout):
-    rows = {}
-    for key, (x, y) in layout.places.items():
-        rows.setdefault(y, []).append((x - layout.boxes[key][0] / 2, x + layout.boxes[key][0] / 2))
-    return any(a[1] >= b[0] for row in rows.values() for a, b in zip(sorted(row), sorted(row)[1:], strict=False))
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_layout_goes_down_and_nothing_overlaps(name):
-    model, loss, _ = recorded(name, fuse=False)
-    graph = study.graph(loss, model)
-    layout = graph.layout()
-    assert not boxes_overlap(layout)
-    for edge, route in zip(graph.edges, layout.routes, strict=True):
-        assert layout.places[edge.source][1] < layout.places[edge.target][1]
-        heights = [y for _, y in route]
-        assert heights == sorted(heights)
-    for key, (x, y) in layout.places.items():
-        w, h = layout.box(graph[key])
-        assert w / 2 <= x <= layout.width - w / 2 and h / 2 <= y <= layout.height - h / 2
-
-
-def test_a_long_edge_passes_beside_the_boxes():
-    model, loss, _ = recorded("cnn", fuse=False)
-    graph = study.graph(loss, model)
-    layout, skip = graph.layout(), None
-    for edge, route in zip(graph.edges, layout.routes, strict=True):
-        if graph[edge.target].op == "add" and graph[edge.source].module == "0":
-            skip = route
-    assert len(skip) > 2
-    for x, y in skip[1:-1]:
-        for key, (cx, cy) in layout.places.items():
-            assert abs(cy - y) > 1 or abs(cx - x) > layout.boxes[key][0] / 2
-
-
-def along(path):
-    """Points of an SVG path of cubic curves."""
-    numbers = [float(n) for n in re.findall(r"-?[\d.]+", path)]
-    points = list(zip(numbers[::2], numbers[1::2], strict=True))
-    for start in range(0, len(points) - 1, 3):
-        a, b, c, d = points[start:start + 4]
-        for t in (n / 16 for n in range(17)):
-            u = 1 - t
-            yield tuple(u**3 * p + 3 * u * u * t * q + 3 * u * t * t * r + t**3 * s
-                        for p, q, r, s in zip(a, b, c, d, strict=True))
-
-
-@pytest.mark.parametrize("make", [
-    lambda: recurrent(4), lambda: recurrent(9).collapse(), lambda: study.graph(recorded("cnn", fuse=False)[1]),
-], ids=["recurrent", "collapsed", "cnn"])  # fmt: skip
-def test_no_edge_crosses_a_box(make):
-    graph = make()
-    layout = graph.layout()
-    assert not boxes_overlap(layout)
-    for edge, route in zip(graph.edges, layout.routes, strict=True):
-        for x, y in along(curve(route)):
-            for key, (cx, cy) in layout.places.items():
-                w, h = layout.boxes[key]
-                assert key in (edge.source, edge.target) or abs(x - cx) > w / 2 or abs(y - cy) >= h / 2 - 0.2
-
-
-def test_ops_in_a_row_stand_below_each_other():
-    model = nn.Sequential(*[nn.Linear(3, 3), nn.Tanh()] * 3, nn.Linear(3, 2))
-    graph = study.graph(F.cross_entropy(model(mg.ones(2, 3)), mg.tensor([0, 1])), model)
-    places = graph.layout().places
-    across = [places[n.key][0] for n in graph if n.kind == "op"]
-    assert max(across) - min(across) < 1.0
-    leaves = {n.name: places[n.key] for n in graph if n.kind == "parameter"}
-    assert leaves["6.weight"][0] < across[-1] < leaves["6.bias"][0]
-
-
-def test_what_comes_from_leaves_only_stands_by_its_user():
-    x = mg.ones(3, requires_grad=True)
-    y = x
-    for _ in range(5):
-        y = y.exp()
-    graph = study.graph(y + mg.ones(3, requires_grad=True).tanh())
-    places = graph.layout().places
-    heights = {n.op: places[n.key][1] for n in graph}  # of the five exp the last one's
-    assert heights["tanh"] == heights["exp"] < heights["add"]
-
-
-def test_svg_is_well_formed_and_names_everything():
-    model, loss, _ = recorded("cnn")
-    graph = study.graph(loss, model)
-    root = ET.fromstring(graph.to_svg())
-    space = {"s": "http://www.w3.org/2000/svg"}
-    assert len(root.findall(".//s:rect", space)) == len(graph)
-    assert len(root.findall("s:path", space)) == len(graph.edges)
-    titles = [t.text for t in root.findall(".//s:title", space)]
-    assert any("1.conv.weight" in t for t in titles) and any("keeps" in t for t in titles)
-    assert "prefers-color-scheme: dark" in graph.to_svg()
-
-
-def test_dot_and_mermaid_list_every_node_and_edge():
-    model, loss, _ = recorded("cnn")
-    graph = study.graph(loss, model)
-    dot, mermaid = graph.to_dot(), graph.to_mermaid()
-    assert len(re.findall(r"^\s+n\d+ \[label=", dot, re.M)) == len(graph) == len(re.findall(r":::\w+$", mermaid, re.M))
-    assert {(int(a), int(b)) for a, b in re.findall(r"n(\d+) -> n(\d+);", dot)} == {
-        (e.source, e.target) for e in graph.edges} == {
-        (int(a), int(b)) for a, b in re.findall(r"n(\d+) --> n(\d+)", mermaid)}
-    assert dot.count("{") == dot.count("}") and mermaid.count("subgraph") == len(re.findall(r"^ +end$", mermaid, re.M))
-
-
-def test_clusters_are_the_modules():
-    model, loss, _ = recorded("cnn")
-    graph = study.graph(loss, model)
-    for text, opening, closing, node in (
-        (graph.to_dot(), r'subgraph .* label="(.*?)"', "}", r"n(\d+) \[label"),
-        (graph.to_mermaid(), r'subgraph m\d+\["(.*?)"\]', "end", r"n(\d+)[\[(].*:::"),
-    ):
-        around, found = [], {}
-        for line in map(str.strip, text.splitlines()):
-            if match := re.match(opening, line):
-                around.append(match[1])
-            elif line == closing and around:
-                around.pop()
-            elif match := re.match(node, line):
-                found[int(match[1])] = list(around)
-        assert found == {n.key: [n.module.rsplit(".", k)[0] for k in range(n.module.count("."), -1, -1)]
-                         if n.module else [] for n in graph}
-
-
-def test_labels_are_escaped():
-    class Strange(Function):
-        """y = "x" < 2"""
-
-        name = 'a"b<c>&\\'
-
-        def forward(self, x):
-            return x + 0
-
-        def backward(self, grad):
-            return (grad,)
-
-    Strange.name = 'a"b<c>&\\'
-    graph = study.graph(Strange.apply(mg.ones(1, requires_grad=True)))
-    ET.fromstring(graph.to_svg())
-    assert r"a\"b<c>&\\" in graph.to_dot() and "a#quot;b#lt;c#gt;#amp;" in graph.to_mermaid()
-
-
-def test_save_and_listing(tmp_path):
-    model, loss, _ = recorded("mlp")
-    graph = study.graph(loss, model)
-    for suffix, text in ((".svg", graph.to_svg()), (".dot", graph.to_dot()), (".mmd", graph.to_mermaid())):
-        graph.save(tmp_path / f"g{suffix}")
-        assert (tmp_path / f"g{suffix}").read_text("utf-8") == text
-    lines = str(graph).splitlines()
-    assert "parameters" not in lines[0] and "parameters" in str(graph.collapse()).split("\n")[0]
-    assert re.search(r"3 +\(5, 3\) .* 27 ", str(graph.collapse()))
-    assert len(lines) == len(graph) + 3 and "0.weight" in str(graph) and lines[-1].startswith("11 nodes, 3 of them ops")
-    assert graph._repr_html_().count("<rect") == len(graph)
-
-
-def test_without_igraph_there_is_a_sentence_and_the_listing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "igraph", None)
-    graph = study.graph(mg.ones(1, requires_grad=True).exp())
-    with pytest.raises(ImportError, match="pictures need igraph"):
-        graph.to_svg()
-    assert graph._repr_html_().startswith("<pre>")

@@ -120,7 +120,7 @@ def _merged(graph, members, key, depth):
         shape=last.shape, dtype=last.dtype, device=last.device, memory=sum(node.memory for node in nodes),
         saved=sum(node.saved for node in nodes), formula=last.formula if len(ops) == 1 else "",
         parameters=sum(node.parameters for node in nodes), source=last.source if len(ops) == 1 else None,
-        members=tuple(nodes), calls=last.calls,
+        settings=last.settings if len(ops) == 1 else {}, members=tuple(nodes), calls=last.calls,
     )  # fmt: skip
 
 

@@ -39,6 +39,8 @@ class Node:
         Bytes that the node keeps for backward, beside parameters and other leaves: inputs, output, statistics.
     formula : str
         The first line of the Function's docstring.
+    settings : dict
+        What the op was told, as far as it noted it: ``{"stride_h": 2, ...}``, ``{"dims": (0,)}``.
     parameters : int
         Number of elements of the parameters: its own, or those of a module.
     source : Function, Tensor or None
@@ -62,6 +64,7 @@ class Node:
     memory: int = 0
     saved: int = 0
     formula: str = ""
+    settings: dict = field(default_factory=dict, repr=False, compare=False)
     parameters: int = 0
     source: object = field(default=None, repr=False, compare=False)
     members: tuple = field(default=(), repr=False)
@@ -301,6 +304,7 @@ class _Builder:
             len(self.nodes), "op", op=fn.name, module=self._module(fn, [key for _, key in inputs]), shape=fn.shape,
             dtype=str(dtype), device=str(device), memory=product(fn.shape) * dtype.itemsize, saved=sum(kept.values()),
             formula=(type(fn).__doc__ or "").strip().split("\n")[0], source=fn, calls=getattr(fn, "module_calls", ()),
+            settings=_settings(fn),
         ))  # fmt: skip
         self.edges += [Edge(key, len(self.nodes) - 1, position) for position, key in inputs]
 
@@ -332,6 +336,23 @@ def _kept(fn):
             arrays.append(part.data if isinstance(part, Tensor) else part)
     owners = {id(_owner(array)): _owner(array) for array in arrays if hasattr(array, "nbytes")}
     return {key: owner.nbytes for key, owner in owners.items() if key not in leaves}
+
+
+def _settings(fn):
+    """Numbers and words among a node's attributes; shapes that it needs to go back are left out."""
+    found = {}
+    for name, value in fn.__dict__.items():
+        if hasattr(value, "_asdict"):
+            found.update(value._asdict())
+        elif isinstance(value, dict):
+            found.update(value)
+        elif name not in ("source", "kept", "module_path", "module_calls"):
+            found[name] = value
+    return {name: value for name, value in found.items() if _plain(value)}
+
+
+def _plain(value):
+    return all(map(_plain, value)) if isinstance(value, tuple) else isinstance(value, (bool, int, float, str))
 
 
 def _owner(array):
