@@ -12,6 +12,7 @@ and where a kernel touches a part of an array only that part counts.
 import functools
 import inspect
 
+from minigrad.extension import registered
 from minigrad.kernels import reference
 from minigrad.kernels.reference.batch_norm import LEAKY_RELU, RELU, SIGMOID, SILU, TANH
 from minigrad.ops.common import product
@@ -170,11 +171,17 @@ TOUCHED_IN_PART = {
 SCRATCH = "work"
 
 
-@functools.cache
 def parameters(kernel):
-    """The names of a kernel's arguments; none are known of a kernel that is not the project's."""
+    """The names of a kernel's arguments; none are known of a kernel that was registered without a reference."""
     definition = getattr(reference, kernel, None)
-    return tuple(inspect.signature(definition).parameters) if definition else ()
+    if definition is None and registered(kernel) is not None:
+        definition = registered(kernel).reference
+    return _names(definition) if definition else ()
+
+
+@functools.cache
+def _names(function):
+    return tuple(inspect.signature(function).parameters)
 
 
 def operations(kernel, arguments):
