@@ -1,5 +1,6 @@
 """minigrad.study.trace: what is noted of the launches of a step, how it is summed up and shown."""
 
+import contextlib
 import json
 import re
 import threading
@@ -30,10 +31,16 @@ def traced():
     model = net()
     optimizer = mg.optim.SGD(model.parameters(), lr=0.1)
     x, y = mg.randn(2, 1, 8, 8), mg.tensor([0, 2])
-    with study.trace(model) as trace:
+
+    def step():
         loss = F.cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
+
+    step()  # compiles
+    optimizer.zero_grad()
+    with study.trace(model) as trace:
+        step()
     return model, trace
 
 
@@ -87,6 +94,7 @@ def test_a_sum_of_gradients_is_told_apart():
     sums = [launch.op for launch in trace.launches if launch.kernel in ("add", "fused_add")]
     assert sums == ["add", "add", "sum of gradients", "sum of gradients"]
     assert trace.launches[-1].phase == "backward"
+    assert sum(span.name == "sum of gradients" for span in trace.spans) == 2
 
 
 def test_without_a_model_modules_have_their_class():
@@ -180,17 +188,29 @@ def test_totals_add_up(traced):
         assert sum(total.calls for total in totals) == len(trace.launches)
         assert sum(total.seconds for total in totals) == pytest.approx(trace.seconds)
         assert sum(total.bytes for total in totals) == sum(launch.bytes for launch in trace.launches)
-        assert [t.seconds for t in totals] == sorted([t.seconds for t in totals], reverse=True)
+        assert [t.time for t in totals] == sorted([t.time for t in totals], reverse=True)
+        if keys[0] in ("op", "phase"):  # with the Python around the kernels it is all the time that there is
+            assert sum(total.wall for total in totals) == pytest.approx(trace.wall)
+            assert all(total.wall > total.seconds for total in totals)
+        else:
+            assert all(total.wall is None for total in totals)
     with pytest.raises(ValueError, match="by: expected kernel, op, module, phase, device, shapes, got 'x'"):
         trace.by("x")
     with pytest.raises(ValueError, match="by: expected one or more of kernel, .*, got none"):
         trace.by()
     table = str(trace.by("module", "op")).splitlines()
-    assert table[0].split() == ["module", "op", "calls", "time", "share", "GFLOP/s", "GB/s", "of", "best"]
+    assert table[0].split() == "module op calls in kernels in all share GFLOP/s GB/s of best".split()
     assert len(table) == 1 + len(trace.by("module", "op"))
+    assert str(trace.by("kernel")).split()[:7] == ["kernel", "calls", "time", "share", "GFLOP/s", "GB/s", "of"]
     assert trace.by("phase")[0].name in ("forward", "backward", "optimizer")
     assert (((2, 1, 8, 8), (4, 1, 3, 3), (4,), (2, 4, 8, 8)), "conv2d_forward") in [
         (name[0][:4], name[1]) for name in (t.name for t in trace.by("shapes", "kernel"))]
+
+
+def test_python_of_modules_is_forward(traced):
+    _, trace = traced
+    whole = next(total for total in trace.by("module", "op", "phase") if total.name == ("Sequential", "", "forward"))
+    assert whole.calls == 0 and whole.seconds == 0 and whole.wall > 0
 
 
 def test_rates_of_a_total():
@@ -209,6 +229,18 @@ def test_the_text(traced):
     with study.trace() as empty:
         pass
     assert str(empty) == "no kernel was launched"
+
+
+def test_without_a_compiler_nothing_is_measured(traced, monkeypatch):
+    monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
+    text = str(traced[1])
+    assert "kernels run as plain Python here (NUMBA_DISABLE_JIT)" in text and "of best" not in text
+
+
+def test_two_devices_have_no_common_best(traced):
+    trace = study.trace()
+    trace.launches, trace.wall = [traced[1].launches[0], traced[1].launches[0]._replace(device="cuda 1")], 1.0
+    assert "several devices were used" in str(trace)
 
 
 def test_long_tables_are_shortened():
@@ -235,7 +267,8 @@ def test_chrome_format(traced, tmp_path):
     assert {"Sequential", "0", "1-3", "5"} <= set(modules) and ops[0]["name"] == "conv2d"
     whole, inner = modules["Sequential"], modules["1-3"]
     assert whole["ts"] < inner["ts"] and inner["ts"] + inner["dur"] < whole["ts"] + whole["dur"]
-    assert inner["ts"] < ops[1]["ts"] and ops[1]["name"] == "batch_norm_act"
+    assert inner["ts"] == ops[1]["ts"] and ops[1]["name"] == "batch_norm_act"
+    assert sum(span.seconds for span in trace.spans if span.kind == "op") == pytest.approx(trace.wall)
 
 
 def test_the_seam_is_restored_also_after_an_error():
@@ -268,6 +301,22 @@ def test_a_captured_step_is_seen():
     with study.trace() as trace:
         step(x)
     assert [launch.kernel for launch in trace.launches] == ["mul", "add"]
+
+
+def test_another_thread_records_nothing_of_a_trace():
+    x, results = mg.ones(3), []
+    step = mg.capture(lambda x: x * x + x)
+
+    def run():
+        results.append(step(x).tolist())
+
+    for traced in (True, False, False):
+        thread = threading.Thread(target=run)
+        with study.trace() if traced else contextlib.nullcontext():
+            thread.start()
+            thread.join(60)
+        assert len(step.recordings) == (0 if traced else 1)
+    assert results == [[2.0] * 3] * 3
 
 
 def test_emulated_cuda():

@@ -6,7 +6,7 @@ import types
 import warnings
 
 from minigrad import modes
-from minigrad.device import get_device
+from minigrad.device import devices, get_device
 from minigrad.recording.guards import Guards
 from minigrad.recording.memory import Life, plan
 from minigrad.recording.recorder import Buffer, CaptureError, Launch, Recorder
@@ -105,6 +105,8 @@ class Capture:
             structure = flatten((args, kwargs), tensors)
             _check_inputs(structure, tensors)
             with one_recording:
+                if any(getattr(device.kernels, "traced", False) for device in devices()):  # by another thread
+                    return self.function(*args, **kwargs)
                 recording, result = record(self.function, structure, tensors, known)
             if recording is not None:
                 known.append(recording)

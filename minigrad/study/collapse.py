@@ -22,7 +22,7 @@ def collapse(graph, depth):
         counts[target] = counts.get(target, -1) + 1
         edges.append(type(graph.edges[0])(key_of[source], key_of[target], counts[target]))
     outputs = list(dict.fromkeys(key_of[groups[key]] for key in graph.outputs))
-    return type(graph)(nodes, edges, outputs)
+    return type(graph)(nodes, edges, outputs, graph.saved)
 
 
 def shortened(path, depth):
@@ -113,12 +113,17 @@ def _merged(graph, members, key, depth):
         return replace(nodes[0], key=key)
     ops = [node for node in nodes if node.kind in MADE]
     last = ops[-1]
-    names = dict.fromkeys(node.op for node in ops)
+    names, count = dict.fromkeys(node.op for node in ops), sum(map(_ops, ops))
     return type(last)(
-        key, "module", op=" ".join(names) if len(names) <= 3 else f"{len(ops)} ops",
+        key, "module", op=" ".join(names) if len(names) <= 3 else f"{count} ops",
         module=shortened(last.module, depth),
         shape=last.shape, dtype=last.dtype, device=last.device, memory=sum(node.memory for node in nodes),
         saved=sum(node.saved for node in nodes), formula=last.formula if len(ops) == 1 else "",
         parameters=sum(node.parameters for node in nodes), source=last.source if len(ops) == 1 else None,
-        members=tuple(nodes), calls=last.calls,
+        settings=last.settings if len(ops) == 1 else {}, members=tuple(nodes), calls=last.calls,
     )  # fmt: skip
+
+
+def _ops(node):
+    """The number of ops in a node."""
+    return sum(map(_ops, node.members)) if node.members else int(node.kind == "op")

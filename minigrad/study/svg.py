@@ -76,4 +76,6 @@ def described(node):
         lines.append(f"keeps {node.saved:,} bytes for backward")
     if node.parameters:
         lines.append(f"{node.parameters:,} parameters")
+    if node.settings:
+        lines.append(", ".join(f"{name} {value}" for name, value in node.settings.items()))
     return "\n".join([*lines, node.formula] if node.formula else lines)

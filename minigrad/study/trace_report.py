@@ -55,20 +55,31 @@ class Launch(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A time in which a module ran forward, or an op launched kernels.
+    """A stretch of time: of a module's forward, or of an op with the Python around it.
+
+    Those of ops fill the trace: each ends when the op has run, or its gradient, and begins where the one before ended.
 
     Attributes
     ----------
     kind : str
         "module" or "op".
     name : str
+        That of the module or op, see `Launch`.
     start, seconds : float
+    module, phase : str
     """
 
     kind: str
     name: str
     start: float
     seconds: float
+    module: str = ""
+    phase: str = "other"
+
+    @property
+    def op(self):
+        """The name."""
+        return self.name
 
 
 class Total(NamedTuple):
@@ -80,10 +91,13 @@ class Total(NamedTuple):
         What they have in common: one thing, or several.
     calls : int
     seconds : float
+        In kernels.
     bytes, flops : int
         Kernels of unknown cost add no operations.
     once : int
         How many of the calls compiled, loaded or prepared their kernel.
+    wall : float or None
+        Seconds with the Python around the kernels; None where it cannot be told apart, as by kernel.
     """
 
     name: str | tuple
@@ -92,6 +106,7 @@ class Total(NamedTuple):
     bytes: int
     flops: int
     once: int = 0
+    wall: float | None = None
 
     @property
     def gflops(self):
@@ -102,6 +117,11 @@ class Total(NamedTuple):
     def gbytes(self):
         """10^9 bytes per second."""
         return self.bytes / self.seconds / 1e9 if self.seconds else 0.0
+
+    @property
+    def time(self):
+        """Seconds with the Python around the kernels, where that is known; those in kernels otherwise."""
+        return self.seconds if self.wall is None else self.wall
 
     def against(self, best):
         """The larger of the two shares of what a `Machine` can do, and which: ``(0.8, "compute")``."""
@@ -116,20 +136,25 @@ class Totals(list):
         self.keys, self._best = keys, best
 
     def __str__(self):
-        best, all_seconds = self._best(), sum([total.seconds for total in self])
-        rows = [(*self.keys, "calls", "time", "share", "GFLOP/s", "GB/s", *(["of best"] if best else []))]
+        best, with_wall = self._best(), bool(self) and self[0].wall is not None
+        whole = sum([total.time for total in self])
+        times = ["in kernels", "in all"] if with_wall else ["time"]
+        rows = [(*self.keys, "calls", *times, "share", "GFLOP/s", "GB/s", *(["of best"] if best else []))]
         for total in self[:SHOWN]:
             name = total.name if len(self.keys) > 1 else (total.name,)
-            row = (*map(str, name), f"{total.calls:,}{'*' if total.once else ' '}", _time(total.seconds),
-                   f"{total.seconds / all_seconds:.1%}", f"{total.gflops:.1f}" if total.flops else "",
-                   f"{total.gbytes:.1f}")
+            row = [*[str(part) or "-" for part in name], f"{total.calls:,}{'*' if total.once else ' '}"]
+            row.append(_time(total.seconds))
+            row += [_time(total.wall)] if with_wall else []
+            row += [f"{total.time / whole:.1%}",
+                    f"{total.gflops:.1f}" if total.flops else "", f"{total.gbytes:.1f}" if total.bytes else ""]
             if best:
                 share, bound = total.against(best)
-                row += (f"{share:.0%} {bound}",)
+                row.append(f"{share:.0%} {bound}" if total.calls else "")
             rows.append(row)
         lines = _table(rows, left=len(self.keys))
         if len(self) > SHOWN:
-            lines.append(f"and {len(self) - SHOWN} more, {_time(sum([t.seconds for t in self[SHOWN:]]))} together")
+            rest = sum([total.time for total in self[SHOWN:]])
+            lines.append(f"and {len(self) - SHOWN} more, {_time(rest)} together")
         return "\n".join(lines)
 
 
@@ -148,7 +173,7 @@ class Report:
         self.launches, self.spans, self.wall = [], [], 0.0
 
     def by(self, *keys):
-        """Sums over launches, the longest first.
+        """Sums over launches, the longest first; by op, module and phase also with the Python around them.
 
         Parameters
         ----------
@@ -164,15 +189,23 @@ class Report:
         for key in keys:
             if key not in KEYS:
                 raise ValueError(f"by: expected {', '.join(KEYS)}, got {key!r}")
-        groups = {}
+        groups, walls = {}, {}
         for launch in self.launches:
             groups.setdefault(tuple([getattr(launch, key) for key in keys]), []).append(launch)
-        totals = [
-            Total(name[0] if len(name) == 1 else name, len(group), sum([g.seconds for g in group]),
-                  sum([g.bytes for g in group]), sum([g.flops or 0 for g in group]), sum([g.once for g in group]))
-            for name, group in groups.items()
-        ]
-        return Totals(keys, sorted(totals, key=lambda total: -total.seconds), self._best)
+        if with_wall := not {*keys} & {"kernel", "device", "shapes"}:
+            for span in self.spans:
+                if span.kind == "op":
+                    name = tuple([getattr(span, key) for key in keys])
+                    walls[name] = walls.get(name, 0.0) + span.seconds
+        totals = []
+        for name in dict.fromkeys([*groups, *walls]):
+            group = groups.get(name, [])
+            totals.append(Total(
+                name[0] if len(name) == 1 else name, len(group), sum([g.seconds for g in group]),
+                sum([g.bytes for g in group]), sum([g.flops or 0 for g in group]), sum([g.once for g in group]),
+                walls.get(name, 0.0) if with_wall else None,
+            ))  # fmt: skip
+        return Totals(keys, sorted(totals, key=lambda total: -total.time), self._best)
 
     @property
     def seconds(self):
@@ -188,7 +221,7 @@ class Report:
         lanes = {name: number for number, name in enumerate(lanes)}
         events = [{"name": "thread_name", "ph": "M", "pid": 0, "tid": number, "args": {"name": name}}
                   for name, number in lanes.items()]
-        events += [_event(span.name, span.kind, lanes[span.kind], span, {}) for span in self.spans]
+        events += [_event(span.name, span.kind, lanes[span.kind], span, {}) for span in self.spans if span.name]
         events += [
             _event(launch.kernel, launch.phase, lanes[launch.device], launch, {
                 "op": launch.op, "module": launch.module, "shapes": [list(s) for s in launch.shapes],
@@ -212,9 +245,10 @@ class Report:
         if once:
             lines.append(f"* {len(once)} of them ({_time(sum(once))}) compiled, loaded or prepared their kernel, which "
                          "later ones need not: trace a later step")
-        rows = [("phase", "calls", "time", "share", "MFLOP", "MB")]
+        rows = [("phase", "calls", "in kernels", "in all", "share", "MFLOP", "MB")]
         for total in self.by("phase"):
-            rows.append((total.name, f"{total.calls:,}", _time(total.seconds), f"{total.seconds / self.seconds:.1%}",
+            rows.append((total.name, f"{total.calls:,}", _time(total.seconds), _time(total.wall),
+                         f"{total.wall / self.wall:.1%}",
                          f"{total.flops / 1e6:,.2f}", f"{total.bytes / 1e6:,.2f}"))
         lines += ["", *_table(rows, left=1), ""]
         lines += [str(self.by("phase", "module", "op", "kernel"))]
@@ -223,7 +257,7 @@ class Report:
     def _best(self):
         """What the device that was used can do, in the type that was used; None if there is no such figure."""
         used = {launch.device for launch in self.launches}
-        if len(used) > 1 or _emulated(used):
+        if not used or len(used) > 1 or _emulated(used) or _interpreted():
             return None
         work = {name: 0 for name in ("float32", "float64")}
         for launch in self.launches:
@@ -234,12 +268,20 @@ class Report:
     def _why_no_best(self):
         if _emulated({launch.device for launch in self.launches}):
             return "cuda is emulated here: its times say nothing about a GPU"
+        if _interpreted():
+            return "kernels run as plain Python here (NUMBA_DISABLE_JIT): their times say nothing"
         return "several devices were used: no one machine to compare with"
 
 
 def _event(name, kind, lane, timed, details):
     return {"name": name, "cat": kind, "ph": "X", "pid": 0, "tid": lane, "ts": timed.start * 1e6,
             "dur": timed.seconds * 1e6, "args": details}
+
+
+def _interpreted():
+    import numba
+
+    return bool(numba.config.DISABLE_JIT)
 
 
 def _emulated(devices):

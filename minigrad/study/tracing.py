@@ -31,7 +31,7 @@ class trace(Report):
     A context manager; afterwards it is the report: print it, ask for sums with `by`, or read `launches`. Only the
     thread that entered the block is recorded, on the devices that are in use by then. A step made by `minigrad.capture`
     runs as it is written. On a GPU every launch is waited for, so its time includes the way there; under
-    ``MINIGRAD_CUDA=emulate`` times mean nothing. Recording takes 4 to 6 us per launch, which the report counts as
+    ``MINIGRAD_CUDA=emulate`` times mean nothing. Recording takes 4 to 7 us per launch, which the report counts as
     Python's.
 
     The first calls of a kernel compile it, load it, or (the 32nd on the CPU) prepare faster calls; launches that did
@@ -74,8 +74,7 @@ class trace(Report):
     def __enter__(self):
         if modes.recorder.get() is not None or any(isinstance(d.kernels, _Timed) for d in devices()):
             raise RuntimeError("trace: a trace or a recording is under way already; end it first")
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(one_recording)
+        with contextlib.ExitStack() as stack, one_recording:
             self.launches.clear()
             self.spans.clear()
             self._pending, self._told = [], []  # launches that nobody has claimed yet, and the others
@@ -88,13 +87,14 @@ class trace(Report):
                 stack.callback(setattr, device, "kernels", device.kernels)
                 device.kernels = _Timed(device, self)
             self._restore = stack.pop_all()
-        self._start = time.perf_counter()
+        self._start, self._last = time.perf_counter(), 0.0
         return self
 
     def __exit__(self, *exception):
-        self.wall = time.perf_counter() - self._start
-        self._restore.close()
-        self._assign("", "")
+        self._assign("", "", "other")
+        self.wall = self._last
+        with one_recording:
+            self._restore.close()
         self._describe()
 
     def _now(self):
@@ -106,23 +106,19 @@ class trace(Report):
         walking = self._watcher not in modes.current.get().watchers  # inside a walk back nobody watches
         by = "backward" if walking else _caller()
         what = [(a.shape, a.dtype) if hasattr(a, "dtype") else a for a in arguments]  # without the memory
-        self._pending.append((name, device.name, what, start - self._start, seconds, once, by))
+        self._pending.append((name, device.name, what, start - self._start, seconds, once))
+        if by not in ("forward", "backward"):  # nobody will claim it
+            module = self._watcher.stack[-1]
+            self._assign(*_ELSEWHERE.get(by, ("", module, "forward" if module else "other")))
 
-    def _assign(self, op, module):
-        """What was launched since the last call belongs to an op, except what its callers show not to."""
-        if not self._pending:
-            return
-        for *launch, by in self._pending:
-            if by in ("forward", "backward"):
-                self._told.append((*launch, op, module, by))
-            elif by:
-                self._told.append((*launch, *_ELSEWHERE[by]))
-            else:  # a module's own Python, or anybody's
-                self._told.append((*launch, "", module, "forward" if module else "other"))
-        first, last = self._pending[0], self._pending[-1]
-        if op:
-            self.spans.append(Span("op", op, first[3], last[3] + last[4] - first[3]))
+    def _assign(self, op, module, phase):
+        """What was launched since the last call, and the time since then, belong to an op."""
+        for launch in self._pending:
+            self._told.append((*launch, op, module, phase))
         self._pending.clear()
+        now = self._now()
+        self.spans.append(Span("op", op, self._last, now - self._last, module, phase))
+        self._last = now
 
     def _describe(self):
         """Fill in what need not be found out while the clock runs."""
@@ -182,31 +178,36 @@ class _Attribution(Watcher):
             self.paths.setdefault(id(module), prefix + path if path else name)
 
     def entered(self, modules):
-        self.trace._assign("", self.stack[-1])
+        self.between()
         for module in modules:
             if id(module) not in self.paths:
                 self.name(module)
         self.stack.append(joined([self.paths[id(module)] for module in modules]))
-        self.begun.append(self.trace._now())
+        self.begun.append(self.trace._last)
+
+    def between(self):
+        """So far it was a module's own Python, or anybody's."""
+        self.trace._assign("", self.stack[-1], "forward" if self.stack[-1] else "other")
 
     def left(self, modules):
-        self.trace._assign("", self.stack[-1])
+        self.between()
         name, begun = self.stack.pop(), self.begun.pop()
-        self.trace.spans.append(Span("module", name, begun, self.trace._now() - begun))
+        self.trace.spans.append(Span("module", name, begun, self.trace._last - begun, name, "forward"))
 
     def computed(self, fn, inputs, results):
         if results[0].requires_grad:
             self.of[fn] = self.stack[-1]
-        self.trace._assign(fn.name, self.stack[-1])
+        self.trace._assign(fn.name, self.stack[-1], "forward")
 
     def answered(self, node, grad, answers):
         if isinstance(node, Tensor):
-            self.trace._assign("into .grad", "")
+            self.trace._assign("into .grad", "", "backward")
         elif type(node) is not Pick:
-            self.trace._assign(node.name, self.of.get(node, ""))
+            self.trace._assign(node.name, self.of.get(node, ""), "backward")
 
     def passed(self, node):
-        self.trace._assign("sum of gradients", self.of.get(node, ""))
+        op = "sum of gradients" if self.trace._pending else node.name  # or nothing but the engine's Python
+        self.trace._assign(op, self.of.get(node, ""), "backward")
 
 
 class _Preparations:
@@ -237,6 +238,8 @@ class _Preparations:
 
 class _Timed:
     """Stands in for a device's kernels while a trace is on."""
+
+    traced = True  # so that nobody takes it for the kernels that a recording may keep
 
     def __init__(self, device, trace):
         self._device, self._trace, self._module = device, trace, device.kernels
