@@ -1,0 +1,87 @@
+"""The source text of a kernel: where its name is defined, and the project's functions that it is made of."""
+
+import ast
+import functools
+import inspect
+import textwrap
+from pathlib import Path
+from types import CodeType
+
+import minigrad.kernels
+
+FOLDER = Path(minigrad.kernels.__file__).parent
+MACHINERY = ("compile", "emitter", "parallel", "simd", "thread_pool", "atomics", "launch", "kernel", "language",
+             "emulator", "driver", "specialise", "intrinsics", "array", "memory", "toolkit")
+
+
+@functools.cache
+def _definitions(backend):
+    """Of every name that the files of a backend define at their top level: (file, first line, last line)."""
+    found = {}
+    for file in sorted((FOLDER / backend).glob("*.py")):
+        if file.stem == "__init__":
+            continue
+        for node in ast.parse(file.read_text("utf-8")).body:
+            names = [node.name] if isinstance(node, ast.FunctionDef) else []
+            if isinstance(node, ast.Assign):
+                names = [name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+            first = min([node.lineno, *[d.lineno for d in getattr(node, "decorator_list", ())]])
+            for name in names:
+                found.setdefault(name, (file, first, node.end_lineno))
+    return found
+
+
+def definition(backend, name):
+    """The text that defines a kernel in ``reference``, ``cpu`` or ``cuda``, its place in front; "" if there is none."""
+    if name not in _definitions(backend):
+        return ""
+    file, first, last = _definitions(backend)[name]
+    text = "\n".join(file.read_text("utf-8").splitlines()[first - 1 : last])
+    return f"# kernels/{backend}/{file.name}:{first}\n{text}\n"
+
+
+def made_of(function, most=40):
+    """The source of a function and of the kernels' functions that it calls or closes over, its own first.
+
+    The machinery that all kernels share (threads, vectors, launches) is left out.
+    """
+    seen, waiting, texts = set(), [function], []
+    while waiting and len(texts) < most:
+        item = waiting.pop(0)
+        item = inspect.unwrap(getattr(item, "py_func", getattr(item, "function", item)))
+        if not inspect.isfunction(item) or item.__code__ in seen:
+            continue
+        seen.add(item.__code__)
+        file = Path(item.__code__.co_filename)
+        if FOLDER not in file.parents or file.stem in MACHINERY:
+            continue
+        text = _text(item)
+        if text not in texts:
+            texts.append(text)
+        waiting += [cell.cell_contents for cell in item.__closure__ or () if _is_set(cell)]
+        waiting += [item.__globals__[name] for name in _names(item.__code__) if name in item.__globals__]
+    return "\n\n".join(texts)
+
+
+def _names(code):
+    names = list(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names += _names(constant)
+    return dict.fromkeys(names)
+
+
+def _is_set(cell):
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def _text(function):
+    file = Path(function.__code__.co_filename)
+    place = f"# kernels/{file.parent.name}/{file.name}:{function.__code__.co_firstlineno}\n"
+    try:
+        return place + textwrap.dedent(inspect.getsource(function)).rstrip() + "\n"
+    except (OSError, TypeError):
+        return f"{place}# {function.__name__}: its text cannot be read\n"
