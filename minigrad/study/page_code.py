@@ -5,6 +5,7 @@ import zlib
 from html import escape
 
 from minigrad.study.sources import source
+from minigrad.study.texts import definition
 
 LONG = 400  # lines of machine code that are shown
 COMPRESSED = 2000  # characters from which a text is compressed: below, base64 eats what zlib gains
@@ -101,7 +102,8 @@ def _kernel(kernel, level, texts):
         if compiled and level != "machine":
             entry[title] = 'Not on this page: it was written with code="source". Write it with code="machine".'
             continue
-        text = getattr(kernel, attribute)
+        light = attribute == "cuda" and level != "machine"  # what a call launches is found by compiling
+        text = definition("cuda", kernel.name) if light else getattr(kernel, attribute)
         if text:
             entry[title] = texts.add(text, language)
         else:
