@@ -9,10 +9,13 @@ import textwrap
 from minigrad import ops
 from minigrad.function import Function
 from minigrad.kernels import reference
+from minigrad.ops.common import expand_array
+from minigrad.study.texts import names_of
 
 KERNELS = frozenset(name for name, value in vars(reference).items()
                     if inspect.isfunction(value) and not name.startswith("_") and not name.endswith("_workspace"))
 
+PREPARATION = (expand_array,)  # an operand that the kernels cannot broadcast: of any op, and of none in particular
 BACKWARD = ("backward", "gradients", "differentiate", "compose")
 
 
@@ -72,7 +75,7 @@ def _source(function):
 
 
 def _read_function(function, found, seen, gradients):
-    if function in seen:
+    if function in seen or function in PREPARATION:
         return
     seen.add(function)
     text = _source(function)
@@ -89,7 +92,7 @@ def _read_function(function, found, seen, gradients):
             for argument in node.args:
                 if isinstance(argument, ast.Constant) and argument.value in KERNELS and _looks_up(node):
                     found.setdefault(argument.value)
-    for name in function.__code__.co_names:
+    for name in names_of(function.__code__):
         value = function.__globals__.get(name)
         for item in value if isinstance(value, tuple) else (value,):
             for part in item if isinstance(item, tuple) else (item,):

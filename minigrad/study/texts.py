@@ -59,15 +59,16 @@ def made_of(function, most=40):
         if text not in texts:
             texts.append(text)
         waiting += [cell.cell_contents for cell in item.__closure__ or () if _is_set(cell)]
-        waiting += [item.__globals__[name] for name in _names(item.__code__) if name in item.__globals__]
+        waiting += [item.__globals__[name] for name in names_of(item.__code__) if name in item.__globals__]
     return "\n\n".join(texts)
 
 
-def _names(code):
+def names_of(code):
+    """All names that a code object and those inside of it use."""
     names = list(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            names += _names(constant)
+            names += names_of(constant)
     return dict.fromkeys(names)
 
 
