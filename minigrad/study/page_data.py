@@ -6,8 +6,8 @@ from minigrad.study.svg import curve
 
 PICTURES = 150  # nodes up to which the values are drawn into the boxes
 FEW = 64  # of a larger graph, elements up to which the numbers are kept
-ROOM = 46.0  # pixels for a picture in a box
-WIDER = 1.3  # boxes with pictures
+ROOM = 52.0  # pixels for a picture in a box
+WIDER = 1.6  # boxes with pictures
 
 
 def page_data(recording, model, *, title, texts, influence, notes=()):
@@ -53,7 +53,7 @@ def page_data(recording, model, *, title, texts, influence, notes=()):
     for number, step in enumerate(recording.steps, 1):
         for index, found in step.handed.items():
             edges[index] |= {"step": number, "shape": found["shape"], "norm": found.get("norm", 0.0)}
-    collapsed = seen.collapse()
+    collapsed = _collapsed(seen)
     return {
         "title": title, "loss": recording.loss, "model": type(model).__name__, "notes": list(notes),
         "parameters": sum(parameter.numel() for parameter in model.parameters()), "pictures": pictures,
@@ -62,6 +62,16 @@ def page_data(recording, model, *, title, texts, influence, notes=()):
         "views": {"ops": _view(seen, pictures, recording), "modules": _view(collapsed, pictures, recording)},
         "code": texts, "influence": influence,
     }  # fmt: skip
+
+
+def _collapsed(seen):
+    """One box per module; of a large graph, per module so far up that there are few enough."""
+    depth = max(node.module.count(".") for node in seen) + 1
+    shown = seen.collapse()
+    while len(shown) > PICTURES and depth > 1:
+        depth -= 1
+        shown = seen.collapse(depth)
+    return shown
 
 
 def _view(shown, pictures, recording):
@@ -79,8 +89,11 @@ def _view(shown, pictures, recording):
         (x, y), (w, _) = layout.places[node.key], layout.boxes[node.key]
         members = [key_of[id(member.source)] for member in node.members or [node]]
         main = [key for key in members if recording.graph[key].kind == "op"][-1:] or members[-1:]
+        words = lines_of(node)
+        if pictures and node.key in shown.outputs:
+            words[0] = f"loss: {words[0]}"
         boxes.append({
-            "kind": node.kind, "lines": lines_of(node), "x": round(x * wide, 1), "y": round(down(y), 1),
+            "kind": node.kind, "lines": words, "x": round(x * wide, 1), "y": round(down(y), 1),
             "w": round(w * wide, 1), "h": height, "members": members, "main": main[0],
             "parameters": node.parameters,
         })  # fmt: skip
@@ -122,23 +135,20 @@ class _Telling:
         if step.phase == "forward":
             inputs = [edge for edge in self.recording.graph.edges if edge.target == step.key]
             takes = _listed([f"{_shape(self.recording.graph[e.source].shape)} from {self.name(e.source)}" for e in inputs])
-            text = head + (f"takes {takes}; " if takes else "") + self._result(step.key, node)
+            text = head + (f"takes {takes}; " if takes else "") + self._result(step.key)
         else:
             text = head + self._gradient(step)
         return {"phase": step.phase, "key": step.key, "text": text, "edges": sorted(step.handed),
                 "completed": step.completed}
 
-    def _result(self, key, node):
+    def _result(self, key):
         array = self.recording.values[key][0]
-        if array.size == 1 and node.dtype != "bool":
-            return f"the result is {float(array.ravel()[0]):.4g}."
-        found = summary(array, 0)
-        return f"the result is {_shape(node.shape)}, norm {found.get('norm', 0.0):.3g}{_faults(found)}."
+        return f"the result is {_described(summary(array, 0), array).rstrip(',')}."
 
     def _gradient(self, step):
         arrived = [g for g in self.recording.gradients[step.key] if g is not None]
         found = summary(arrived[0], 0)
-        text = f"gradient {_shape(found['shape'])}, norm {found.get('norm', 0.0):.3g}{_faults(found)}, arrives"
+        text = f"gradient {_described(found, arrived[0])} arrives"
         edges = self.recording.graph.edges
         handed = []
         for index, gradient in sorted(step.handed.items()):
@@ -151,6 +161,13 @@ class _Telling:
             done = _listed([self.name(key) for key in sorted(step.completed)])
             text += f" {done} {'is' if len(step.completed) == 1 else 'are'} complete."
         return text
+
+
+def _described(found, array):
+    """A scalar's number, else shape and norm."""
+    if array.size == 1:
+        return f"{float(array.ravel()[0]):.4g}"
+    return f"{_shape(found['shape'])}, norm {found.get('norm', 0.0):.3g}{_faults(found)},"
 
 
 def _faults(found):

@@ -12,8 +12,8 @@ class View {
     this.data = data;
     this.listeners = listeners;
     this.group = canvas.append("g").attr("class", `view ${DATA.pictures ? "" : "large"}`).attr("data-view", name);
-    this.wires = this.group.append("g").selectAll("path").data(data.lines).join("path").attr("d", (line) => line.path).nodes();
-    this.boxes = this.group.append("g").selectAll("g").data(data.boxes).join("g").each(drawBox).nodes();
+    this.wires = this.group.append("g").selectAll("path").data(data.lines).enter().append("path").attr("d", (line) => line.path).nodes();
+    this.boxes = this.group.append("g").selectAll("g").data(data.boxes).enter().append("g").each(drawBox).nodes();
     this.boxes.forEach((element, index) => this.listen(element, index));
     this.order = d3.range(data.boxes.length).sort((a, b) => data.boxes[a].y - data.boxes[b].y || data.boxes[a].x - data.boxes[b].x);
     this.looks = [];
@@ -151,6 +151,12 @@ function room(box, number) {
   return { x: number ? 3 : -3 - width, y: -box.h / 2 + 38, width, height };
 }
 
+/** The whole room, for one picture. */
+function middle(box) {
+  const left = room(box, 0);
+  return { ...left, width: 2 * left.width + 6 };
+}
+
 /** Where in its room a tensor's cells are drawn: square cells of at most 14 pixels. */
 function cellsIn(area, grid) {
   const cell = Math.min(area.width / grid.columns, area.height / grid.rows, 14);
@@ -182,8 +188,9 @@ function fillPictures(element, box, there, graded) {
   element.dataset.pictures = state;
   const node = DATA.nodes[box.main], group = d3.select(element).select(".pictures");
   group.selectAll("*").remove();
-  if (box.kind === "module" || !there) { if (!there) return; }
-  paint(group, room(box, 0), node.values[0], "value");
+  if (!there) return;
+  const value = node.requires_grad ? room(box, 0) : middle(box);
+  paint(group, value, node.values[0], "value");
   if (graded && node.gradients) paint(group, room(box, 1), node.gradients.find((g) => g), "gradient");
 }
 
@@ -191,10 +198,8 @@ function tintBox(element, box, norm, numbers) {
   const group = d3.select(element).select(".pictures"), node = DATA.nodes[box.main];
   group.selectAll("*").remove();
   const scalar = numbers && numbers.length === 1;
-  d3.select(element).select(".shape").text(scalar ? `d = ${shown(numbers[0], 3)}` : `|d| = ${shown(norm, 3)}`);
-  if (!numbers || scalar) return;
-  const both = room(box, 0), area = { x: both.x, y: both.y, width: 2 * both.width + 6, height: both.height };
-  paint(group, area, { values: Array.from(numbers), size: numbers.length, shape: node.shape }, "moved");
+  d3.select(element).select(".shape").text(scalar ? "moves by" : `|d| = ${shown(norm, 3)}`);
+  if (numbers) paint(group, middle(box), { values: Array.from(numbers), size: numbers.length, shape: node.shape }, "moved");
 }
 
 function restoreBox(element, box, look) {

@@ -82,7 +82,8 @@ function play(on) {
     if (now.step === LAST) go(0);
     now.player = setInterval(() => (now.step === LAST ? play(false) : go(now.step + 1)), Math.max(80, Math.min(1100, 40000 / LAST)));
   }
-  playButton.textContent = on ? "⏸ Pause" : "▶ Play";
+  playButton.querySelector("path").setAttribute("d", on ? "M4 3h3v10H4zM9 3h3v10H9z" : "M4 3v10l9-5z");
+  playButton.querySelector("span").textContent = on ? "Pause" : "Play";
   playButton.setAttribute("aria-label", on ? "Pause" : "Play");
 }
 
@@ -112,9 +113,8 @@ const unpackedNumbers = new Map();
 function showInfluence(key, index) {
   const line = document.getElementById("influence"), by = DATA.influence.by[key];
   const off = index === null || !by;
-  line.hidden = off;
   for (const cell of panel.querySelectorAll(".pinned")) cell.classList.remove("pinned");
-  if (off) { view().tint(null); return; }
+  if (off) { line.textContent = ""; view().tint(null); return; }
   if (now.pinned && now.selected === key) panel.querySelector(`.cell.weight[data-index="${index}"]`)?.classList.add("pinned");
   const norms = new Map(Object.entries(by).map(([other, entry]) => [Number(other), entry.norms[index]]));
   const numbersOf = (other) => {
@@ -169,6 +169,7 @@ window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () 
 });
 
 DATA.toggles = DATA.views.modules.boxes.length < DATA.views.ops.boxes.length;
+document.getElementById("influence").classList.toggle("empty", Object.keys(DATA.influence.by).length === 0);
 document.getElementById("views").hidden = !DATA.toggles;
 document.getElementById("forward-part").style.width = `${(100 * FORWARD) / LAST}%`;
 svg.call(zoom).on("dblclick.zoom", null);

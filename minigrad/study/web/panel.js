@@ -38,9 +38,9 @@ function showNode(key, members, step, pinned, actions) {
       make("div", {}, make("p", { class: "chip" }, pinned ? kind : `${kind}, at this step`), make("h2", {}, node.title)),
       pinned ? make("button", { type: "button", "aria-label": "Close: follow the steps again", title: "Follow the steps again (Esc)", onclick: actions.close }, "✕") : null),
     node.formula ? make("p", { class: "formula" }, node.formula) : null,
-    make("dl", { class: "list" }, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])),
-    ...links(members && members.length > 1 ? "In this module" : null, members || [], actions),
-    ...links("From", node.inputs, actions), ...links("To", node.users, actions),
+    make("dl", { class: "list" }, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]),
+      ...links(members && members.length > 1 ? "in this box" : null, members || [], actions),
+      ...links("inputs", node.inputs, actions), ...links("goes to", node.users, actions)),
     ...arrays("Value", node, node.values, node.forward, step, "value", actions),
     ...(node.gradients ? arrays("Gradient", node, node.gradients, node.arrives || node.backward, step, "gradient", actions) : []),
     ...handed(node, step),
@@ -53,8 +53,8 @@ function showNode(key, members, step, pinned, actions) {
 function links(title, keys, actions) {
   const unique = [...new Set(keys)];
   if (!title || unique.length === 0) return [];
-  return [make("h3", {}, title), make("ul", { class: "links" }, ...unique.slice(0, 40).map((key) =>
-    make("li", {}, make("button", { type: "button", onclick: () => actions.open(key) }, DATA.nodes[key].title))))];
+  return [make("dt", {}, title), make("dd", {}, make("ul", { class: "links" }, ...unique.slice(0, 40).map((key) =>
+    make("li", {}, make("button", { type: "button", onclick: () => actions.open(key) }, DATA.nodes[key].title)))))];
 }
 
 /** The value or the gradient: what is there, or when it comes. */
@@ -67,7 +67,7 @@ function arrays(title, node, found, arrives, step, what, actions) {
   return [head, ...found.flatMap((array, number) => array ? [
     found.length > 1 ? make("p", { class: "later" }, `output ${number}`) : null,
     array.values ? numbers(array, node, what, actions) : array.counts ? histogram(array, what) : null,
-    statistics(array)].filter((part) => part) : [])];
+    array.values ? null : statistics(array)].filter((part) => part) : [])];
 }
 
 function statistics(array) {
@@ -83,9 +83,11 @@ function numbers(array, node, what, actions) {
   const grid = gridOf(array.shape, array.size), most = reach(array.values);
   const numbered = grid.columns <= 7 && array.size <= 64;
   const weight = what === "value" && Boolean(DATA.influence.by[node.key]);
-  const readout = make("p", { class: "readout", "aria-live": "polite" });
+  const readout = statistics(array), text = [...readout.childNodes]; // both in one line: it does not jump
+  readout.setAttribute("aria-live", "polite");
   const tell = (index) => {
-    readout.textContent = index === null ? "" : `${node.kind === "op" ? "" : node.label}${place(index, array.shape)} = ${shown(array.values[index], 6)}`;
+    readout.replaceChildren(...(index === null ? text : [
+      `${node.kind === "op" ? "" : node.label}${place(index, array.shape)} = ${shown(array.values[index], 6)}`]));
     if (weight) actions.point(node.key, index);
   };
   const cells = array.values.map((x, index) => {
