@@ -13,7 +13,7 @@ endif
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help train batchnorm test lint bench bench-gpu parity bounds coverage clean
+.PHONY: help train batchnorm test lint bench bench-gpu parity bounds coverage docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -63,8 +63,12 @@ coverage: $(VENV)/.installed-test,examples ## line coverage, kernels included: a
 	$(BIN)/python -m coverage combine .coverage.nojit .coverage.jit
 	$(BIN)/python -m coverage report --fail-under=95
 
+docs: $(VENV)/.installed-docs ## build the site: docs/_build/html/index.html
+	$(BIN)/python -m sphinx -b html -W --keep-going -E -q docs docs/_build/html $(ARGS)
+	@echo "open docs/_build/html/index.html"
+
 clean: ## remove .venv, caches and build outputs (runs/ is kept)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov docs/_build docs/api/generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp file per set of extras: installed again only when pyproject.toml or setup.py changes.

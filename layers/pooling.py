@@ -92,7 +92,7 @@ class AvgPool2d(_Pool):
 
 
 class AdaptiveAvgPool2d(_Pool):
-    """Means over windows that divide the image as evenly as possible, (N, C, H, W) to (N, C, *output_size).
+    """Means over windows that divide the image as evenly as possible, ``(N, C, H, W)`` to ``(N, C, *output_size)``.
 
     Parameters
     ----------

@@ -9,6 +9,7 @@ import importlib
 
 import numpy as np
 
+from minigrad import extension
 from minigrad.compiling import show_compilations
 from minigrad.modes import on_host
 
@@ -21,7 +22,8 @@ class Device:
     name : str
         ``"cpu"`` or ``"cuda"``; what ``str(device)`` shows and `get_device` takes.
     kernels : module
-        ``minigrad.kernels.cpu`` or ``minigrad.kernels.cuda``, imported at the first use, since that brings in Numba.
+        ``minigrad.kernels.cpu`` or ``minigrad.kernels.cuda``, imported at the first use, since that brings in Numba;
+        in it also what `minigrad.register_kernel` was given.
     """
 
     compiler = "compile"  # the module of the kernels that compiles them
@@ -32,8 +34,12 @@ class Device:
     def __getattr__(self, attribute):
         # Reached only while the attribute is missing, so the seam costs a plain attribute look-up later.
         if attribute == "kernels":
-            self.kernels = importlib.import_module(f"minigrad.kernels.{self.name}")
-            show_compilations(self.compile_listeners)
+            kernels = importlib.import_module(f"minigrad.kernels.{self.name}")
+            with extension.lock:
+                if "kernels" not in vars(self):  # or another thread was first
+                    extension.attach(self.name, kernels)
+                    self.kernels = kernels
+                    show_compilations(self.compile_listeners)
             return self.kernels
         raise AttributeError(attribute)
 

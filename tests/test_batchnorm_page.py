@@ -24,13 +24,13 @@ def load(name):
     return module
 
 
-script = load("batchnorm")
+script, pages = load("batchnorm"), load("pages")
 
 
 @pytest.fixture(scope="module")
 def executed():
     """What the code blocks print, and the namespace that they leave behind."""
-    return script.run([code for code, _ in script.blocks(PAGE)])
+    return pages.run([block.code for block in pages.blocks(PAGE)], "batchnorm.md")
 
 
 @pytest.fixture
@@ -40,14 +40,15 @@ def page(executed):
 
 
 def test_code_prints_what_the_page_says(executed):
-    blocks = script.blocks(PAGE)
+    blocks = pages.blocks(PAGE)
     assert len(blocks) == PAGE.count("```python")
-    for (code, said), printed in zip(blocks, executed[0], strict=True):
-        assert printed == said, f"rewrite it by `python docs/batchnorm.py`, if this is right:\n{code}"
+    for block, printed in zip(blocks, executed[0], strict=True):
+        assert block.compared
+        assert printed == block.printed, f"rewrite it by `python docs/pages.py`, if this is right:\n{block.code}"
 
 
 def test_every_output_belongs_to_a_block():
-    assert PAGE.count(script.OUTPUT) == sum(bool(said) for _, said in script.blocks(PAGE))
+    assert PAGE.count(pages.OUTPUT) == sum(bool(block.printed) for block in pages.blocks(PAGE))
 
 
 @pytest.mark.parametrize("name", script.LINES)

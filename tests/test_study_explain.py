@@ -28,7 +28,16 @@ def test_a_product_by_hand():
     assert [(g.to, g.values) for g in product.handed] == [("leaf [0]", [1.0, 2.0])] * 2
     assert leaf.leaf and leaf.arrived[0].values == [2.0, 4.0] and leaf.arrived[0].norm == pytest.approx(20**0.5)
     assert repr(explanation) == "<Explanation of 3 steps>"
-    assert "has   (2,)            norm 4.472     = [2, 4]" in str(explanation)
+    assert "has   (2,)            norm 4.472     (sum of 2) = [2, 4]" in str(explanation)
+
+
+def test_numbers_that_would_make_a_line_too_long_go_below():
+    x = mg.tensor(np.full((2, 4), -1 / 3), requires_grad=True)
+    lines = str(explained((x * x).sum())).splitlines()
+    row = "[" + ", ".join(["-0.3333"] * 4) + "]"
+    below = f"{'':<12} = [{row}, {row}]"
+    assert lines.count(below) == 2 and max(map(len, lines)) <= 100
+    assert lines[lines.index(below) - 1] == "       hands (2, 4)          norm 0.9428    to leaf [0]"
 
 
 def test_the_graph_and_grad_are_left_alone():
@@ -69,8 +78,70 @@ def test_gradient_to_start_from():
     x = mg.tensor([1.0, 2.0], requires_grad=True)
     explanation = explained(x * 3.0, gradient=mg.tensor([1.0, 10.0]))
     assert explanation.steps[0].handed[0].values == [3.0, 30.0] and "norm 10.05" in explanation.head
-    with pytest.raises(RuntimeError, match="expected a scalar or an explicit gradient"):
-        explained(x * 3.0)
+    ones = explained(x * 3.0)
+    assert ones.head == "backward from mul [1], shape (2,), started with ones, as if its elements were summed"
+    assert ones.steps[-1].arrived[0].values == [3.0, 3.0]
+    with pytest.raises((ValueError, RuntimeError), match=r"\(2,\).*\(3,\)"):
+        explained(x * 3.0, gradient=mg.ones(3))
+
+
+def test_uses_are_summed():
+    x = mg.tensor([1.0, 2.0], requires_grad=True)
+    explanation = explained((x * x + x).sum())
+    assert explanation.steps[-1].parts == [3] and explanation.steps[-1].arrived[0].values == [3.0, 5.0]
+    assert "(sum of 3) = [3, 5]" in str(explanation)
+    assert [step.parts for step in explanation.steps[:-1]] == [[1], [1], [1]]
+
+
+def test_hooks_are_called_on_request_only():
+    x = mg.tensor([1.0, 2.0], requires_grad=True)
+    y, seen = x * 2.0, []
+
+    def hook(grad):
+        seen.append(grad.tolist())
+        return grad * 10.0
+
+    y.register_hook(hook)
+    handle = x.register_hook(hook)
+    loss = y.sum()
+    text = str(explained(loss))
+    assert not seen and text.count("1 hook, not called here (pass hooks=True)") == 2
+    called = explained(loss, hooks=True)
+    assert seen == [[1.0, 1.0], [20.0, 20.0]] and called.steps[-1].arrived[0].values == [200.0, 200.0]
+    assert "1 hook, called; shown is what came of it" in str(called)
+    handle.remove()
+    loss.backward()
+    assert len(seen) == 3 and x.grad.tolist() == [20.0, 20.0]
+
+
+def test_hooks_come_back_after_an_error():
+    class Broken(Function):
+        """y = x"""
+
+        def forward(self, x):
+            return x + 0
+
+        def backward(self, grad):
+            raise KeyError("broken")
+
+    x = mg.ones(2, requires_grad=True)
+    x.register_hook(lambda grad: grad)
+    with pytest.raises(KeyError):
+        study.explain(Broken.apply(x).sum())
+    assert len(x.hooks) == 1
+
+
+def test_notes_tell_where_it_went_wrong():
+    x = mg.tensor([0.0, 1.0], requires_grad=True)
+    unused = mg.tensor([0.0], requires_grad=True)
+    explanation = explained((x.sqrt() * 2.0 + unused.detach()).sum())
+    assert explanation.notes == ["!! NaN or infinity first in step 4: sqrt [1] hands it out"]
+    a, b = mg.tensor([1e-4], requires_grad=True), mg.tensor([1e6], requires_grad=True)
+    explanation = explained((a * 1e-9 + b * 1e6 + (a * 0.0) * b).sum())
+    text = str(explanation)
+    assert "!! vanishing" in text and "!! exploding" in text and "!! all zero" in text
+    zero = mg.tensor([1.0], requires_grad=True)
+    assert "!! all zero in leaf [0]" in explained((zero * 0.0).sum()).notes
 
 
 def test_several_outputs():
@@ -84,12 +155,32 @@ def test_several_outputs():
             return (b * 2.0 if a is None else a + b * 2.0,)
 
     x = mg.tensor([1.0], requires_grad=True)
-    _, second = apply_multiple(Both, x)
+    first, second = apply_multiple(Both, x)
     explanation = explained(second.sum())
     assert [s.label for s in explanation.steps] == ["sum [2]", "both [1]", "leaf [0]"]
     assert explanation.steps[0].handed[0].to == "both [1]"
     assert explanation.steps[1].arrived[0] is None and explanation.steps[1].arrived[1].values == [1.0]
     assert "gets  output 0 nothing" in str(explanation)
+    explanation = explained((second + first * second).sum())
+    both = explanation.steps[-2]
+    assert both.label == "both [1]" and both.parts == [1, 2]
+    assert [g.values for g in both.arrived] == [[2.0], [2.0]] and explanation.steps[-1].arrived[0].values == [6.0]
+    assert explained(second).steps[0].label == "both [1]"
+
+
+def test_a_leaf_without_a_gradient():
+    class First(Function):
+        """y = a, whatever b is"""
+
+        def forward(self, a, b):
+            return a + 0
+
+        def backward(self, grad):
+            return grad, None
+
+    a, b = (mg.ones(2, requires_grad=True) for _ in range(2))
+    explanation = explained(First.apply(a, b).sum())
+    assert explanation.notes == ["no gradient reaches leaf [1]"] and "leaf [1] gets no gradient" in str(explanation)
 
 
 def test_long_walks_are_shortened():
@@ -106,9 +197,11 @@ def test_long_walks_are_shortened():
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: explained(mg.ones(2)), "has no graph"),
+    (lambda: study.explain(mg.ones(2), most=0), "expected most to be an int >= 1 or None, got 0"),
     (lambda: explained([mg.ones(2)]), "explain: expected one Tensor, got several"),
     (lambda: study.numerical(lambda x: x, mg.ones(2), dtype="int64"), "expected dtype float32 or float64, got int64"),
     (lambda: study.numerical(lambda x: x, mg.ones(2), eps=0.0), "expected eps > 0, got 0.0"),
+    (lambda: study.numerical(lambda x: x, mg.ones(0)), r"at least one element to compare, got x of shape \(0,\)"),
     (lambda: study.numerical(lambda x: 3.0, mg.ones(2)), "to return a Tensor of floats, got float"),
     (lambda: study.numerical(lambda x: mg.ones(2), mg.ones(2)), "does not depend on x"),
     (lambda: study.numerical(lambda x: x, mg.ones(2), gradient=mg.ones(3)), r"gradient of shape \(2,\), got \(3,\)"),
@@ -142,7 +235,7 @@ def test_numerical_finds_a_wrong_gradient():
         def backward(self, grad):
             return (grad * self.inputs[0],)
 
-    result = study.numerical(Wrong.apply, mg.tensor([1.0, 3.0]))
+    result = study.numerical(Wrong.apply, mg.tensor([1.0, 3.0]), gradient=mg.ones(2))
     assert result.worst == (1,) and result.error[1] == pytest.approx(3.0)
     assert result.relative_error[1] == pytest.approx(0.5)
 
@@ -150,6 +243,8 @@ def test_numerical_finds_a_wrong_gradient():
 def test_numerical_marks_kinks_and_only_them():
     result = study.numerical(lambda x: x.relu() + x.exp() * 0.001, mg.tensor([0.0, 1.0, -1.0]))
     assert result.kinks.tolist() == [True, False, False] and "kink" in str(result)
+    bent = study.numerical(lambda x: (x * 3000.0).exp(), np.zeros(1))  # slopes at ±1e-5 differ by 3 %: curvature
+    assert not bent.kinks.any() and bent.analytic[0] == 3000.0
     smooth = study.numerical(lambda x: x.softmax(1), mg.randn(4, 4), gradient=mg.randn(4, 4), dtype="float32")
     assert not smooth.kinks.any() and smooth.error.max() < 1e-3
 
@@ -159,4 +254,28 @@ def test_numerical_takes_arrays_gradients_and_shortens():
     result = study.numerical(lambda x: x * x, np.ones((5, 8)), gradient=seed)
     np.testing.assert_allclose(result.numerical, 2 * seed, atol=1e-6)
     text = str(result).splitlines()
-    assert len(text) == 23 and text[-2] == "the worst 20 of 40 elements" and repr(result) == str(result)
+    assert len(text) == 24 and text[-3] == "the worst 20 of 40 elements" and repr(result) == str(result)
+    assert text[-1] == "of the sum of the function's 40 elements, each with a factor of its own"
+
+
+def test_numerical_checks_elements_whose_sum_is_constant():
+    x = np.array([0.1, 0.7, -0.3])
+    result = study.numerical(lambda x: x.softmax(0), x)
+    p = np.exp(x) / np.exp(x).sum()
+    np.testing.assert_allclose(result.analytic, p * (result.weights - (p * result.weights).sum()), rtol=1e-10)
+    assert np.abs(result.analytic).min() > 1e-3 and result.error.max() < 1e-9
+    again = study.numerical(lambda x: x.softmax(0), x)
+    np.testing.assert_array_equal(again.weights, result.weights)
+
+
+def test_numerical_hands_other_arguments_on_in_its_type():
+    x, w = mg.randn(2, 3), mg.randn(4, 3, requires_grad=True)
+    result = study.numerical(F.linear, x, w, gradient=np.ones((2, 4)))
+    np.testing.assert_allclose(result.analytic, np.tile(w.numpy().sum(0), (2, 1)), rtol=1e-6)
+    assert result.error.max() < 1e-8 and w.grad is None and result.analytic.dtype == np.float64
+    assert study.numerical(F.linear, x, w, dtype="float32").error.max() < 1e-2
+    labels = mg.tensor([0, 2])
+    assert study.numerical(F.cross_entropy, x, labels).error.max() < 1e-9
+    result = study.numerical(lambda x: x.sqrt().sum(), mg.tensor([0.0, 1.0]))  # not finite on one side
+    assert result.worst == (0,) and "nan, inf: the function is not finite" in str(result)
+    assert np.isnan(result.relative_error[0])

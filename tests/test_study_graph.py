@@ -1,9 +1,7 @@
-"""minigrad.study.graph: nodes and edges against what the engine recorded, formats against their grammar."""
-
-import re
-import xml.etree.ElementTree as ET
+"""minigrad.study.graph: nodes, edges and what is kept, against what the engine recorded; one node per module."""
 
 import pytest
+from study_nets import CASES, mlp, recorded, recurrent
 
 import minigrad as mg
 import minigrad.functional as F
@@ -11,46 +9,6 @@ from minigrad import layers as nn
 from minigrad import study
 from minigrad.function import Function, Pick, apply_multiple
 from minigrad.tensor import Tensor
-
-
-class Results(mg.Watcher):
-    """The tensors that ops returned."""
-
-    def __init__(self):
-        self.of = {}
-
-    def computed(self, fn, inputs, results):
-        self.of[fn] = results[0]
-
-
-class Residual(nn.Module):
-    def __init__(self, channels):
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm = nn.BatchNorm2d(channels)
-
-    def forward(self, x):
-        return F.relu(x + self.norm(self.conv(x)))
-
-
-def cnn():
-    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), Residual(4), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 3))
-
-
-def mlp():
-    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
-
-
-CASES = {"mlp": (mlp, (5, 4)), "cnn": (cnn, (5, 1, 8, 8))}
-
-
-def recorded(name, fuse=True):
-    """A model, its loss under `names`, and the results of all ops."""
-    make, shape = CASES[name]
-    model, results = make(), Results()
-    model.fuse = fuse
-    with study.names(model), mg.watch(results):
-        loss = F.cross_entropy(model(mg.randn(*shape)), mg.tensor([0, 1, 2, 0, 1]))
-    return model, loss, results.of
 
 
 @pytest.mark.parametrize("fuse", [True, False])
@@ -97,6 +55,16 @@ def test_paths_of_modules():
         ("max_pool2d", "2"), ("reshape", "3"), ("linear", "4"), ("cross_entropy", "")]
 
 
+def test_names_is_a_decorator_too():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Tanh())
+
+    @study.names(model)
+    def run(x):
+        return model(x)
+
+    assert [n.module for n in study.graph(run(mg.ones(1, 3)), model) if n.kind == "op"] == ["0", "1"]
+
+
 def test_without_names_parameters_tell_the_module():
     model = mlp()
     loss = F.cross_entropy(model(mg.randn(5, 4)), mg.tensor([0, 1, 2, 0, 1]))
@@ -116,6 +84,14 @@ def test_saved_bytes_by_hand():
     assert saved["linear"] == 48 and saved["sum"] == 0
     keeps = {id(a) for a in (graph[3].source.saved_output[0], *[i.data for i in graph[3].source.inputs or ()])}
     assert graph[3].op == "exp" and saved["exp"] == 32 * len(keeps)
+
+
+def test_what_several_nodes_keep_counts_once_in_the_graph():
+    x, w = mg.ones(4, 3), mg.ones(3, 2, requires_grad=True)
+    y = F.relu(x @ w)
+    graph = study.graph((y * y).sum())
+    assert [n.saved for n in graph if n.kind == "op"] == [48, 32, 32, 0]  # x; the result of relu, twice
+    assert graph.saved == 48 + 32
 
 
 def test_an_array_that_is_kept_twice_counts_once():
@@ -151,6 +127,20 @@ def test_functions_with_several_outputs_are_one_node():
     assert [(e.source, e.target, e.position) for e in graph.edges] == [(0, 1, 0), (1, 2, 0), (1, 2, 1)]
     assert not any(type(n.source) is Pick for n in study.graph([first, second]))
     assert study.graph([first, second]).outputs == [1, 1]
+
+
+def test_settings_are_what_the_op_was_told():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, stride=2, padding=1), nn.LeakyReLU(0.5))
+    with study.names(model):
+        graph = study.graph(model(mg.ones(1, 1, 8, 8)).sum((2, 3)) ** 3.0, model)
+    found = {n.op: n.settings for n in graph if n.kind == "op"}
+    assert found == {
+        "conv2d": {"stride_h": 2, "stride_w": 2, "pad_top": 1, "pad_left": 1, "dilation_h": 1, "dilation_w": 1,
+                   "groups": 1},
+        "leaky_relu": {"slope": 0.5}, "sum": {"dims": (2, 3)}, "pow_scalar": {"exponent": 3.0},
+    }  # fmt: skip
+    assert "slope 0.5" in graph.to_svg()
+    assert {n.module: n.settings for n in graph.collapse()}["0"] == found["conv2d"]
 
 
 def test_constants_come_once_and_can_be_left_out():
@@ -220,99 +210,88 @@ def test_collapse_by_depth_makes_one_node_of_a_block():
         "conv2d", "batch_norm", "add", "relu"] and block.op == "4 ops"
 
 
-def test_a_module_called_twice_around_another_op_is_taken_apart():
-    twice = nn.Linear(3, 3)
-    model = nn.Sequential(twice)
-    with study.names(model):
-        h = model(mg.ones(2, 3))
-        y = model(h + h.exp())
-    small = study.graph(y, model).collapse()
-    assert all(e.source < e.target for e in small.edges)
-    assert [n.op for n in small if n.kind != "constant"].count("exp") == 1
+def test_each_call_of_a_module_is_a_node_and_the_first_has_the_parameters():
+    graph = recurrent()
+    small = graph.collapse(depth=1)
+    cells = [n for n in small if n.module == "cell"]
+    assert [n.op for n in cells] == ["linear add tanh"] * 5 and [n.parameters for n in cells] == [9 + 12, 0, 0, 0, 0]
+    ways = {(small[e.source].module, small[e.target].module) for e in small.edges if small[e.source].kind == "module"}
+    assert ways == {("cell", "cell"), ("cell", "head")}
+    chain = [(e.source, e.target) for e in small.edges if small[e.source].module == small[e.target].module == "cell"]
+    assert chain == [(a.key, b.key) for a, b in zip(cells, cells[1:], strict=False)]
+    fine = graph.collapse()
+    assert [n.module for n in fine].count("cell.back") == 5 and not any(n.kind == "parameter" for n in fine)
+    for collapsed in (small, fine, fine.collapse(depth=1)):
+        assert collapsed.saved == graph.saved
+        for what in ("memory", "saved", "parameters"):
+            assert sum(getattr(n, what) for n in collapsed) == sum(getattr(n, what) for n in graph)
+    assert [(n.op, n.module) for n in fine.collapse(depth=1)] == [(n.op, n.module) for n in small]
 
 
-def boxes_overlap(layout):
-    rows = {}
-    for key, (x, y) in layout.places.items():
-        rows.setdefault(y, []).append((x - layout.boxes[key][0] / 2, x + layout.boxes[key][0] / 2))
-    return any(a[1] >= b[0] for row in rows.values() for a, b in zip(sorted(row), sorted(row)[1:], strict=False))
+def test_a_call_ends_where_its_module_returns():
+    class Child(nn.Module):
+        def forward(self, x):
+            x = x.exp()
+            return x, x.exp()
 
-
-@pytest.mark.parametrize("name", CASES)
-def test_layout_goes_down_and_nothing_overlaps(name):
-    model, loss, _ = recorded(name, fuse=False)
-    graph = study.graph(loss, model)
-    layout = graph.layout()
-    assert not boxes_overlap(layout)
-    for edge, route in zip(graph.edges, layout.routes, strict=True):
-        assert layout.places[edge.source][1] < layout.places[edge.target][1]
-        heights = [y for _, y in route]
-        assert heights == sorted(heights)
-    for key, (x, y) in layout.places.items():
-        w, h = layout.box(graph[key])
-        assert w / 2 <= x <= layout.width - w / 2 and h / 2 <= y <= layout.height - h / 2
-
-
-def test_a_long_edge_passes_beside_the_boxes():
-    model, loss, _ = recorded("cnn", fuse=False)
-    graph = study.graph(loss, model)
-    layout, skip = graph.layout(), None
-    for edge, route in zip(graph.edges, layout.routes, strict=True):
-        if graph[edge.target].op == "add" and graph[edge.source].module == "0":
-            skip = route
-    assert len(skip) > 2
-    for x, y in skip[1:-1]:
-        for key, (cx, cy) in layout.places.items():
-            assert abs(cy - y) > 1 or abs(cx - x) > layout.boxes[key][0] / 2
-
-
-def test_svg_is_well_formed_and_names_everything():
-    model, loss, _ = recorded("cnn")
-    graph = study.graph(loss, model)
-    root = ET.fromstring(graph.to_svg())
-    space = {"s": "http://www.w3.org/2000/svg"}
-    assert len(root.findall(".//s:rect", space)) == len(graph)
-    assert len(root.findall("s:path", space)) == len(graph.edges)
-    titles = [t.text for t in root.findall(".//s:title", space)]
-    assert any("1.conv.weight" in t for t in titles) and any("keeps" in t for t in titles)
-    assert "prefers-color-scheme: dark" in graph.to_svg()
-
-
-def test_dot_and_mermaid_list_every_node_and_edge():
-    model, loss, _ = recorded("cnn")
-    graph = study.graph(loss, model)
-    dot, mermaid = graph.to_dot(), graph.to_mermaid()
-    assert len(re.findall(r"^\s+n\d+ \[label=", dot, re.M)) == len(graph) == len(re.findall(r":::\w+$", mermaid, re.M))
-    assert {(int(a), int(b)) for a, b in re.findall(r"n(\d+) -> n(\d+);", dot)} == {
-        (e.source, e.target) for e in graph.edges} == {
-        (int(a), int(b)) for a, b in re.findall(r"n(\d+) --> n(\d+)", mermaid)}
-    assert dot.count("{") == dot.count("}") and mermaid.count("subgraph") == len(re.findall(r"^  end$", mermaid, re.M))
-
-
-def test_labels_are_escaped():
-    class Strange(Function):
-        """y = "x" < 2"""
-
-        name = 'a"b<c>&\\'
+    class Parent(nn.Module):
+        def __init__(self):
+            self.child = Child()
 
         def forward(self, x):
-            return x + 0
+            a, b = self.child(x)
+            return a, x.tanh(), b
 
-        def backward(self, grad):
-            return (grad,)
+    model = nn.Sequential(Parent())
+    with study.names(model):
+        roots = model(mg.ones(2, requires_grad=True))
+    small = study.graph(roots, model).collapse()
+    assert [(n.op, n.module) for n in small] == [("", ""), ("exp", "0.child"), ("tanh", "0")]
+    assert small.outputs == [1, 2]
 
-    Strange.name = 'a"b<c>&\\'
-    graph = study.graph(Strange.apply(mg.ones(1, requires_grad=True)))
-    ET.fromstring(graph.to_svg())
-    assert r"a\"b<c>&\\" in graph.to_dot() and "a#quot;b#lt;c#gt;#amp;" in graph.to_mermaid()
+
+def test_a_parameter_of_two_modules_stays_a_node():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+    model[2].weight = model[0].weight
+    with study.names(model):
+        small = study.graph(model(mg.ones(2, 3)), model).collapse()
+    shared = [n for n in small if n.kind == "parameter"]
+    assert [n.name for n in shared] == ["0.weight"]
+    assert [small[e.target].module for e in small.edges if e.source == shared[0].key] == ["0", "2"]
 
 
-def test_save_and_listing(tmp_path):
-    model, loss, _ = recorded("mlp")
-    graph = study.graph(loss, model)
-    for suffix, text in ((".svg", graph.to_svg()), (".dot", graph.to_dot()), (".mmd", graph.to_mermaid())):
-        graph.save(tmp_path / f"g{suffix}")
-        assert (tmp_path / f"g{suffix}").read_text("utf-8") == text
-    lines = str(graph).splitlines()
-    assert len(lines) == len(graph) + 3 and "0.weight" in str(graph) and lines[-1].startswith("11 nodes, 3 of them ops")
-    assert graph._repr_html_().count("<rect") == len(graph)
+def test_children_of_a_list_are_one_node_by_depth():
+    class Blocks(nn.Module):
+        def __init__(self):
+            self.blocks = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
+
+        def forward(self, x):
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+    model = Blocks()
+    with study.names(model):
+        small = study.graph(model(mg.ones(2, 3)), model).collapse(depth=1)
+    assert [(n.kind, n.module, n.parameters) for n in small] == [("constant", "", 0), ("module", "blocks", 24)]
+
+
+def test_a_module_around_another_op_is_not_one_node():
+    class Around(nn.Module):
+        def __init__(self):
+            self.a, self.w = nn.Parameter(mg.ones(3)), nn.Parameter(mg.ones(3, 3))
+
+        def forward(self, x):
+            x = x * self.a
+            return F.linear(x, self.w, outside(x))
+
+    def outside(x):
+        return x.exp().sum(0)
+
+    model = nn.Sequential(Around())
+    graph = study.graph(model(mg.ones(2, 3)).exp(), model)
+    assert [(n.op, n.module) for n in graph if n.kind == "op"] == [
+        ("mul", "0"), ("exp", ""), ("sum", ""), ("linear", "0"), ("exp", "")]
+    small = graph.collapse()
+    assert all(e.source < e.target for e in small.edges)
+    assert sum("mul" in n.op for n in small) == sum("linear" in n.op for n in small) == 1

@@ -1,6 +1,6 @@
-"""minigrad.study.trace: what was launched against the recorder's tape, costs against loops that count."""
+"""minigrad.study.trace: what is noted of the launches of a step, how it is summed up and shown."""
 
-import itertools
+import contextlib
 import json
 import re
 import threading
@@ -13,13 +13,11 @@ import minigrad.functional as F
 from minigrad import layers as nn
 from minigrad import study
 from minigrad.device import cpu
-from minigrad.kernels import reference
-from minigrad.study import costs
+from minigrad.recording import recorder as recorded
+from minigrad.recording.guards import Guards
+from minigrad.recording.recorder import Recorder
 from minigrad.study.machine import machine
 from minigrad.study.trace_report import Launch, Total
-
-KERNELS = [name for name, value in vars(reference).items()
-           if callable(value) and not name.startswith("_") and not name.endswith("_workspace")]
 
 
 def net():
@@ -33,10 +31,16 @@ def traced():
     model = net()
     optimizer = mg.optim.SGD(model.parameters(), lr=0.1)
     x, y = mg.randn(2, 1, 8, 8), mg.tensor([0, 2])
-    with study.trace(model) as trace:
+
+    def step():
         loss = F.cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
+
+    step()  # compiles
+    optimizer.zero_grad()
+    with study.trace(model) as trace:
+        step()
     return model, trace
 
 
@@ -51,6 +55,28 @@ def test_every_launch_is_there_in_order(traced):
     assert 0 < trace.seconds < trace.wall
 
 
+def test_the_launches_are_those_on_a_recorders_tape():
+    model, x, y = net(), mg.randn(2, 1, 8, 8), mg.tensor([0, 2])
+    optimizer = mg.optim.Adam(model.parameters())
+
+    def step():
+        loss = F.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        mg.optim.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    step()
+    with study.trace() as trace:
+        step()
+    with Recorder(cpu, Guards([])) as recorder:
+        step()
+    tape = [entry for entry in recorder.tape if isinstance(entry, recorded.Launch)]
+    assert [launch.kernel for launch in trace.launches] == [launch.name for launch in tape]
+    for ours, theirs in zip(trace.launches, tape, strict=True):
+        assert ours.shapes == tuple(a.shape for a in theirs.arguments if hasattr(a, "shape"))
+
+
 def test_ops_modules_and_phases(traced):
     _, trace = traced
     seen = {(launch.kernel, launch.op, launch.module, launch.phase) for launch in trace.launches}
@@ -58,6 +84,7 @@ def test_ops_modules_and_phases(traced):
             ("batch_norm_backward", "batch_norm_act", "1-3", "backward"), ("matmul", "linear", "5", "backward"),
             ("cross_entropy_forward", "cross_entropy", "", "forward"), ("sgd", "optimizer", "", "optimizer")} <= seen
     assert all(phase in ("forward", "backward", "optimizer") for *_, phase in seen)
+    assert ("fill", "first gradient", "", "backward") in seen  # the gradient of the loss by itself, 1
 
 
 def test_a_sum_of_gradients_is_told_apart():
@@ -67,6 +94,7 @@ def test_a_sum_of_gradients_is_told_apart():
     sums = [launch.op for launch in trace.launches if launch.kernel in ("add", "fused_add")]
     assert sums == ["add", "add", "sum of gradients", "sum of gradients"]
     assert trace.launches[-1].phase == "backward"
+    assert sum(span.name == "sum of gradients" for span in trace.spans) == 2
 
 
 def test_without_a_model_modules_have_their_class():
@@ -76,6 +104,83 @@ def test_without_a_model_modules_have_their_class():
     assert [(launch.op, launch.module) for launch in trace.launches] == [("linear", "Linear")]
 
 
+def test_the_module_that_is_called_first_names_the_others():
+    class Net(nn.Module):
+        def __init__(self):
+            self.body = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+
+        def forward(self, x):
+            return self.body(x) + x
+
+    first, second, criterion = Net(), Net(), nn.MSELoss()
+    with study.trace() as trace:
+        criterion(second(first(mg.ones(2, 4))), mg.ones(2, 4)).backward()
+    forward = [launch.module for launch in trace.launches if launch.phase == "forward"]
+    assert forward[:8] == ["body.0", "body.1", "body.2", "Net", "Net 2.body.0", "Net 2.body.1", "Net 2.body.2", "Net 2"]
+    assert set(forward[8:]) == {"MSELoss"}
+    backward = [launch.module for launch in trace.launches if launch.phase == "backward" and launch.op == "linear"]
+    assert list(dict.fromkeys(backward)) == ["Net 2.body.2", "Net 2.body.0", "body.2", "body.0"]
+    modules = [span.name for span in trace.spans if span.kind == "module"]
+    assert modules[:5] == ["body.0", "body.1", "body.2", "body", "Net"]  # as they return
+
+
+def test_launches_by_no_op_are_told_apart():
+    x = mg.ones(3, requires_grad=True)
+    with study.trace() as trace:
+        y = mg.zeros(3)
+        (x * y).sum().backward()
+        mg.optim.SGD([x], lr=0.1).step()
+        mg.optim.clip_grad_norm_([x], 1.0)
+    found = [(launch.kernel, launch.op, launch.phase) for launch in trace.launches]
+    assert found[:4] == [("fill", "", "other"), ("mul", "mul", "forward"), ("sum", "sum", "forward"),
+                         ("fill", "first gradient", "backward")]
+    assert ("sgd", "optimizer", "optimizer") in found and ("scale_inplace", "optimizer", "optimizer") in found
+
+
+def test_a_closure_of_the_optimizer_is_forward_and_backward():
+    x = mg.ones(3, requires_grad=True)
+
+    def closure():
+        loss = (x * x).sum()
+        loss.backward()
+        return loss
+
+    with study.trace() as trace:
+        mg.optim.SGD([x], lr=0.1).step(closure)
+    assert [launch.phase for launch in trace.launches][:2] == ["forward", "forward"]
+    assert {launch.phase for launch in trace.launches} == {"forward", "backward", "optimizer"}
+
+
+def test_second_order():
+    x = mg.tensor([1.0, 2.0], requires_grad=True)
+    with study.trace() as trace:
+        (g,) = mg.grad((x * x * x).sum(), x, create_graph=True)
+        g.sum().backward()
+    assert x.grad.tolist() == [6.0, 12.0]
+    ops = [(launch.op, launch.phase) for launch in trace.launches]
+    assert ops[0] == ("mul", "forward") and ops[-1][1] == "backward"
+    assert all(op for op, _ in ops)
+
+
+def test_what_happens_once_is_marked():
+    class Twice(nn.Module):
+        def forward(self, x):
+            return mg.pow(x, x)
+
+    x = mg.tensor(np.full(5, 1.5))
+    with study.trace() as trace:
+        for _ in range(70):  # compiled or loaded, and at the 32nd call prepared, if no other test has done it
+            Twice()(x)
+    assert len(trace.launches) == 70 and not trace.launches[-1].once
+    marked = [launch.once for launch in trace.launches]
+    launch = trace.launches[-1]._replace(once=True, seconds=1.0)
+    assert marked.count(True) <= 2
+    trace.launches[:] = [launch]
+    text = str(trace)
+    assert "* 1 of them (1.00 s) compiled, loaded or prepared their kernel" in text and " 1*  1.00 s" in text
+    assert trace.by("kernel")[0].once == 1
+
+
 def test_totals_add_up(traced):
     _, trace = traced
     for keys in (("kernel",), ("op", "module"), ("phase",), ("device",)):
@@ -83,9 +188,29 @@ def test_totals_add_up(traced):
         assert sum(total.calls for total in totals) == len(trace.launches)
         assert sum(total.seconds for total in totals) == pytest.approx(trace.seconds)
         assert sum(total.bytes for total in totals) == sum(launch.bytes for launch in trace.launches)
-        assert [t.seconds for t in totals] == sorted([t.seconds for t in totals], reverse=True)
-    with pytest.raises(ValueError, match="by: expected kernel, op, module, phase, device, got 'shape'"):
-        trace.by("shape")
+        assert [t.time for t in totals] == sorted([t.time for t in totals], reverse=True)
+        if keys[0] in ("op", "phase"):  # with the Python around the kernels it is all the time that there is
+            assert sum(total.wall for total in totals) == pytest.approx(trace.wall)
+            assert all(total.wall > total.seconds for total in totals)
+        else:
+            assert all(total.wall is None for total in totals)
+    with pytest.raises(ValueError, match="by: expected kernel, op, module, phase, device, shapes, got 'x'"):
+        trace.by("x")
+    with pytest.raises(ValueError, match="by: expected one or more of kernel, .*, got none"):
+        trace.by()
+    table = str(trace.by("module", "op")).splitlines()
+    assert table[0].split() == "module op calls in kernels in all share GFLOP/s GB/s of best".split()
+    assert len(table) == 1 + len(trace.by("module", "op"))
+    assert str(trace.by("kernel")).split()[:7] == ["kernel", "calls", "time", "share", "GFLOP/s", "GB/s", "of"]
+    assert trace.by("phase")[0].name in ("forward", "backward", "optimizer")
+    assert (((2, 1, 8, 8), (4, 1, 3, 3), (4,), (2, 4, 8, 8)), "conv2d_forward") in [
+        (name[0][:4], name[1]) for name in (t.name for t in trace.by("shapes", "kernel"))]
+
+
+def test_python_of_modules_is_forward(traced):
+    _, trace = traced
+    whole = next(total for total in trace.by("module", "op", "phase") if total.name == ("Sequential", "", "forward"))
+    assert whole.calls == 0 and whole.seconds == 0 and whole.wall > 0
 
 
 def test_rates_of_a_total():
@@ -98,12 +223,24 @@ def test_rates_of_a_total():
 def test_the_text(traced):
     _, trace = traced
     text = str(trace)
-    assert text.startswith(f"{len(trace.launches)} launches, ") and "GFLOP/s in a matrix product" in text
-    assert re.search(r"^backward +0 +conv2d +conv2d_grad_weight +1 ", text, re.MULTILINE)
+    assert text.startswith(f"{len(trace.launches)} launches, ") and "GFLOP/s in a float32 matrix product" in text
+    assert re.search(r"^backward +0 +conv2d +conv2d_grad_weight +1[* ] ", text, re.MULTILINE)
     assert re.search(r"^optimizer +6 ", text, re.MULTILINE) and repr(trace).startswith("<trace of ")
     with study.trace() as empty:
         pass
     assert str(empty) == "no kernel was launched"
+
+
+def test_without_a_compiler_nothing_is_measured(traced, monkeypatch):
+    monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
+    text = str(traced[1])
+    assert "kernels run as plain Python here (NUMBA_DISABLE_JIT)" in text and "of best" not in text
+
+
+def test_two_devices_have_no_common_best(traced):
+    trace = study.trace()
+    trace.launches, trace.wall = [traced[1].launches[0], traced[1].launches[0]._replace(device="cuda 1")], 1.0
+    assert "several devices were used" in str(trace)
 
 
 def test_long_tables_are_shortened():
@@ -120,9 +257,18 @@ def test_chrome_format(traced, tmp_path):
     _, trace = traced
     trace.to_chrome(tmp_path / "t.json")
     events = json.loads((tmp_path / "t.json").read_text("utf-8"))["traceEvents"]
-    launches = [event for event in events if event["ph"] == "X"]
+    lanes = {event["args"]["name"]: event["tid"] for event in events if event["ph"] == "M"}
+    timed = [event for event in events if event["ph"] == "X"]
+    launches = [event for event in timed if event["tid"] == lanes["cpu"]]
     assert len(launches) == len(trace.launches) and launches[0]["name"] == "conv2d_forward"
-    assert launches[0]["args"]["shapes"][0] == [2, 1, 8, 8] and all(event["dur"] > 0 for event in launches)
+    assert launches[0]["args"]["shapes"][0] == [2, 1, 8, 8] and all(event["dur"] > 0 for event in timed)
+    modules = {event["name"]: event for event in timed if event["tid"] == lanes["module"]}
+    ops = [event for event in timed if event["tid"] == lanes["op"]]
+    assert {"Sequential", "0", "1-3", "5"} <= set(modules) and ops[0]["name"] == "conv2d"
+    whole, inner = modules["Sequential"], modules["1-3"]
+    assert whole["ts"] < inner["ts"] and inner["ts"] + inner["dur"] < whole["ts"] + whole["dur"]
+    assert inner["ts"] == ops[1]["ts"] and ops[1]["name"] == "batch_norm_act"
+    assert sum(span.seconds for span in trace.spans if span.kind == "op") == pytest.approx(trace.wall)
 
 
 def test_the_seam_is_restored_also_after_an_error():
@@ -157,75 +303,28 @@ def test_a_captured_step_is_seen():
     assert [launch.kernel for launch in trace.launches] == ["mul", "add"]
 
 
+def test_another_thread_records_nothing_of_a_trace():
+    x, results = mg.ones(3), []
+    step = mg.capture(lambda x: x * x + x)
+
+    def run():
+        results.append(step(x).tolist())
+
+    for traced in (True, False, False):
+        thread = threading.Thread(target=run)
+        with study.trace() if traced else contextlib.nullcontext():
+            thread.start()
+            thread.join(60)
+        assert len(step.recordings) == (0 if traced else 1)
+    assert results == [[2.0] * 3] * 3
+
+
 def test_emulated_cuda():
     x = mg.ones(4, device="cuda", requires_grad=True)
     with study.trace() as trace:
         (x * x).sum().backward()
     assert {launch.device for launch in trace.launches} == {"cuda"}
     assert "cuda is emulated here: its times say nothing about a GPU" in str(trace) and "of best" not in str(trace)
-
-
-# -- costs ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_every_kernel_has_one_cost(kernel):
-    tables = costs.PER_OUTPUT, costs.PER_INPUT, costs.NOTHING, costs.FORMULAS
-    assert sum(kernel in table for table in tables) == 1
-    if kernel in costs.PER_OUTPUT:
-        assert "out" in costs.parameters(kernel)
-    if kernel in costs.PER_INPUT:  # it is counted by its first argument, which has to be an array
-        assert costs.parameters(kernel)[0] not in ("eps", "value")
-
-
-def test_costs_are_of_kernels():
-    for table in (costs.PER_OUTPUT, costs.PER_INPUT, costs.NOTHING, costs.FORMULAS, costs.CHANGED_IN_PLACE):
-        assert set(table) <= set(KERNELS)
-    for kernel, names in costs.CHANGED_IN_PLACE.items():
-        assert set(names) <= set(costs.parameters(kernel))
-    assert costs.operations("somebody_elses", (np.ones(3),)) is None
-    assert costs.traffic("somebody_elses", (np.ones(3), 2)) == 24
-
-
-@pytest.mark.parametrize("flags", [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_matmul_counted_by_a_loop(flags):
-    m, k, n = 2, 3, 4
-    a = np.zeros((k, m) if flags[0] else (m, k), np.float32)
-    b = np.zeros((n, k) if flags[1] else (k, n), np.float32)
-    out = np.zeros((m, n), np.float32)
-    counted = sum(2 for _ in itertools.product(range(m), range(n), range(k)))
-    assert costs.operations("matmul", (a, b, out, out, *flags)) == counted
-    assert costs.traffic("matmul", (a, b, out, out, *flags)) == 4 * (m * k + k * n + m * n)
-
-
-def test_linear_and_convolutions_counted_by_loops():
-    x, w, bias = np.zeros((2, 3), "f"), np.zeros((4, 3), "f"), np.zeros(4, "f")
-    out = np.zeros((2, 4), "f")
-    assert costs.operations("linear_forward", (x, w, bias, out, out)) == 2 * 4 * (2 * 3 + 1)
-    assert costs.operations("linear_forward", (x, w, bias[:0], out, out)) == 2 * 4 * 2 * 3
-    images, kernels, result = np.zeros((2, 4, 5, 5), "f"), np.zeros((6, 2, 3, 3), "f"), np.zeros((2, 6, 3, 3), "f")
-    geometry = 1, 1, 0, 0, 1, 1, 2
-    taps = sum(2 for _ in itertools.product(range(2), range(6), range(3), range(3), range(2), range(3), range(3)))
-    none = np.zeros(0, "f")
-    assert costs.operations("conv2d_forward", (images, kernels, none, result, none, *geometry)) == taps
-    assert costs.operations("conv2d_forward", (images, kernels, np.zeros(6, "f"), result, none, *geometry)) == \
-        taps + result.size
-    assert costs.operations("conv2d_grad_input", (result, kernels, images, none, *geometry)) == taps
-    assert costs.operations("conv2d_grad_weight", (result, images, kernels, none, none, *geometry)) == taps
-    pooled = np.zeros((2, 4, 2, 2), "f")
-    indices = np.zeros((2, 4, 2, 2), np.int64)
-    assert costs.operations("max_pool2d_forward", (images, pooled, indices, 2, 2, 2, 2, 0, 0, 1, 1)) == pooled.size * 4
-
-
-def test_softmax_counted_by_hand():
-    # per element: one comparison, one subtraction, one exp, one addition, one division
-    x = np.zeros((1, 10, 1), "f")
-    assert costs.operations("softmax", (x, x.copy())) == 50 and costs.traffic("softmax", (x, x.copy())) == 80
-
-
-def test_what_is_changed_in_place_counts_twice():
-    x = np.zeros(10, "f")
-    assert costs.traffic("fused_add", (x, x.copy())) == 3 * 40
 
 
 def test_machine_is_measured_once_per_number_of_threads():

@@ -3,7 +3,8 @@
 Numba's own cache cannot serve a library well: it raises at import when the package lies in a read-only
 folder, it does not see an edit of a function in another file, and it does not cache closures. This one
 keeps a file per kernel and signature, named by a hash of everything the machine code depends on (the sources
-of the kernel and of all it imports among them), and treats every failure as "not cached".
+of the kernel and of all it imports among them; for a kernel that is not the project's see `fingerprint`), and treats
+every failure as "not cached".
 """
 
 import ast
@@ -26,6 +27,8 @@ import numpy as np
 from numba.core.caching import _Cache
 from numba.core.compiler import Compiler, CompileResult
 from numba.core.serialize import dumps
+
+from minigrad.kernels.cpu.fingerprint import fingerprint
 
 # nnan and ninf are left out on purpose: they let LLVM delete NaN and infinity.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
@@ -87,6 +90,9 @@ def sources_key(function):
     settings = (sys.version, numba.__version__, llvmlite.__version__, np.__version__, numba.config.BOUNDSCHECK,
                 numba.config.OPT, numba.config.DEBUG, os.environ.get("MINIGRAD_LANES"))
     digest = hashlib.sha256(repr(settings).encode())
+    if not (function.__module__ or "").startswith("minigrad.kernels"):
+        digest.update(fingerprint(function, lambda used: _imported_files(inspect.getfile(used))).encode())
+        return digest.hexdigest()
     for file in sorted(_source_files(function)):
         digest.update(_contents(file))
     return digest.hexdigest()

@@ -66,11 +66,12 @@ class Launcher:
 
     def __init__(self, dispatcher, module, name):
         self.dispatcher, self.module, self.__name__ = dispatcher, module, name
+        self.run = dispatcher
         self.calls, self.front = 0, {}  # the functions made so far by their types, the latest last
         setattr(module, name, self)
 
     def __call__(self, *arguments):
-        self.dispatcher(*arguments)
+        self.run(*arguments)
         self.calls += 1
         if self.calls % OFTEN == 0:
             self._specialise(arguments)
@@ -80,7 +81,7 @@ class Launcher:
         kinds = tuple([numba.typeof(a) for a in arguments])
         compiled = self.dispatcher.overloads.get(kinds)
         in_place = [self, *self.front.values()]
-        if (compiled is None or kinds in self.front or len(self.front) == MOST
+        if (not returns_nothing(compiled) or kinds in self.front or len(self.front) == MOST
                 or not all(map(_is_plain, arguments, kinds)) or getattr(self.module, self.__name__) not in in_place):
             return
         address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
@@ -93,6 +94,12 @@ def dispatcher_of(kernel):
     while isinstance(kernel, type(len)):
         kernel = kernel.__self__[0]
     return getattr(kernel, "dispatcher", kernel)
+
+
+def returns_nothing(compiled):
+    """Whether there is a compiled kernel, and one that keeps to the contract: what it returned would be written where
+    there is no room for it."""
+    return compiled is not None and compiled.signature.return_type == types.none
 
 
 def _is_plain(value, kind):
@@ -120,6 +127,11 @@ def _builtin(address, bound):
     method = _MethodDef(b"kernel", address, METH_FASTCALL, None)
     _kept.append(method)
     return kind(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(method), bound, None)
+
+
+def functions_made():
+    """How many pieces of code there are by now; whoever times launches asks whether one has made another."""
+    return len(_kept)
 
 
 @functools.cache
@@ -157,8 +169,9 @@ class _Emission:
         address = self.python("PyLong_AsLongLong", WORD, number)
         kind = ir.FunctionType(HALF, [places[0].type, places[1].type, *[v.type for v in values]])
         state = self.python("PyEval_SaveThread", WORD)
-        builder.call(builder.inttoptr(address, kind.as_pointer()), [*places, *values])
+        status = builder.call(builder.inttoptr(address, kind.as_pointer()), [*places, *values])
         self.python("PyEval_RestoreThread", ir.VoidType(), state)
+        self.require(builder.icmp_signed("==", status, HALF(0)))  # or the dispatcher meets the error again and raises
         none = WORD(id(None))
         self.python("Py_IncRef", ir.VoidType(), none)
         builder.ret(none)

@@ -16,7 +16,7 @@ from numba import types
 
 from minigrad.kernels.cpu import thread_pool
 from minigrad.kernels.cpu.compile import machine_code
-from minigrad.kernels.cpu.launch import dispatcher_of
+from minigrad.kernels.cpu.launch import dispatcher_of, returns_nothing
 
 INDEX, POINTER = ir.IntType(64), ir.IntType(8).as_pointer()
 _names = itertools.count()
@@ -35,9 +35,35 @@ def sequence(launches):
     callable
         Takes nothing, returns nothing. It keeps the arrays alive.
     """
+    parts = [(_Sequence if native else _OneByOne)(list(group)) for native, group in itertools.groupby(launches, _fits)]
+    return parts[0] if len(parts) == 1 else lambda: [part() for part in parts] and None
+
+
+def _fits(launch):
+    """Whether a launch can be a call in machine code. A kernel that `minigrad.register_kernel` was given may not: one
+    with explicit signatures, say, or that takes a tuple."""
+    _, kernel, arguments = launch
     if numba.config.DISABLE_JIT:
-        return lambda: [kernel(*arguments) for _, kernel, arguments in launches] and None
-    return _Sequence(launches)
+        return False
+    compiled, arguments = _compiled(kernel, arguments)
+    return returns_nothing(compiled) and all(
+        isinstance(kind, (types.Array, types.Boolean, types.Integer, types.Float)) for kind in compiled.signature.args)
+
+
+def _compiled(kernel, arguments):
+    """The machine code that a kernel runs for arguments, None if it has none for exactly their types."""
+    if hasattr(kernel, "choose"):
+        kernel, arguments = kernel.choose(*arguments)
+    return dispatcher_of(kernel).overloads.get(tuple([numba.typeof(a) for a in arguments])), arguments
+
+
+class _OneByOne:
+    def __init__(self, launches):
+        self.launches = launches
+
+    def __call__(self):
+        for _, kernel, arguments in self.launches:
+            kernel(*arguments)
 
 
 class _Sequence:
@@ -64,9 +90,7 @@ class _Sequence:
 
 def _emit_call(builder, number, kernel, arguments, result, error):
     """Call a compiled kernel with constants; leave the function with the launch's number if it reports an error."""
-    if hasattr(kernel, "choose"):
-        kernel, arguments = kernel.choose(*arguments)
-    compiled = dispatcher_of(kernel).overloads[tuple([numba.typeof(a) for a in arguments])]
+    compiled, arguments = _compiled(kernel, arguments)
     address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
     values = []
     for argument, kind in zip(arguments, compiled.signature.args, strict=True):

@@ -6,7 +6,7 @@ import inspect
 import numpy as np
 
 from minigrad.kernels.cuda import toolkit
-from minigrad.kernels.cuda.parts import Pointer
+from minigrad.kernels.cuda.parts import Float, Int, Pointer, Unsigned
 
 if toolkit.EMULATED:
     from minigrad.kernels.cuda import emulator as backend
@@ -39,7 +39,7 @@ class Kernel:
     def __init__(self, function, examples, promises, doubles):
         functools.update_wrapper(self, function)
         self.function, self.promises, self.doubles = function, promises, doubles
-        self.parameters = [(p.name, _kind(p.annotation)) for p in inspect.signature(function).parameters.values()]
+        self.parameters = [(p.name, _kind(function, p)) for p in inspect.signature(function).parameters.values()]
         self.examples = examples or (("float32",) * len([k for _, k in self.parameters if _is_plain(k)]),)
         self._plain = [i for i, (_, kind) in enumerate(self.parameters) if _is_plain(kind)]
         self._ready = {}
@@ -66,9 +66,17 @@ class Kernel:
         return key[0] if key else np.dtype(np.float32)
 
 
-def _kind(annotation):
-    """`Pointer` without brackets is the same as `Pointer()`."""
-    return annotation() if annotation is Pointer else annotation
+def _kind(function, parameter):
+    """What an annotation says; `Pointer` without brackets is the same as `Pointer()`."""
+    kind = parameter.annotation
+    if kind is Pointer or isinstance(kind, Pointer):
+        return kind() if kind is Pointer else kind
+    if kind not in (Int, Unsigned, Float):
+        got = "none" if kind is parameter.empty else repr(kind)
+        hint = "; annotations are texts under `from __future__ import annotations`" if isinstance(kind, str) else ""
+        raise TypeError(f"kernel {function.__name__}: expected {parameter.name} to be annotated as Pointer, Int, "
+                        f"Unsigned or Float, got {got}{hint}")
+    return kind
 
 
 def _is_plain(kind):

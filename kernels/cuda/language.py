@@ -1,4 +1,4 @@
-"""The words that a kernel is written in.
+"""The words that a CUDA kernel is written in; of the project, or your own (`minigrad.register_kernel`).
 
 A kernel is a function of pointers and numbers that every CUDA thread runs::
 

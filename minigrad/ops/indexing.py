@@ -191,7 +191,7 @@ def embedding(indices, weight):
 
     Returns
     -------
-    Tensor of shape (*indices.shape, embedding_dim)
+    Tensor of shape ``(*indices.shape, embedding_dim)``
 
     Raises
     ------

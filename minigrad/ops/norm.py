@@ -383,7 +383,7 @@ def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
 
     Parameters
     ----------
-    x : Tensor of shape (..., *normalized_shape)
+    x : Tensor of shape ``(..., *normalized_shape)``
     normalized_shape : int or sequence of int
     weight, bias : Tensor of shape normalized_shape, optional
     eps : float

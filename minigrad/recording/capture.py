@@ -6,7 +6,7 @@ import types
 import warnings
 
 from minigrad import modes
-from minigrad.device import get_device
+from minigrad.device import devices, get_device
 from minigrad.recording.guards import Guards
 from minigrad.recording.memory import Life, plan
 from minigrad.recording.recorder import Buffer, CaptureError, Launch, Recorder
@@ -15,7 +15,7 @@ from minigrad.tensor import Tensor
 
 MOST_RECORDINGS = 8
 
-_one_recording = threading.RLock()  # the seam of a device has room for one recorder
+one_recording = threading.RLock()  # the seam of a device has room for one recorder
 
 
 def capture(function=None, *, most_recordings=MOST_RECORDINGS):
@@ -104,7 +104,9 @@ class Capture:
             tensors = []
             structure = flatten((args, kwargs), tensors)
             _check_inputs(structure, tensors)
-            with _one_recording:
+            with one_recording:
+                if any(getattr(device.kernels, "traced", False) for device in devices()):  # by another thread
+                    return self.function(*args, **kwargs)
                 recording, result = record(self.function, structure, tensors, known)
             if recording is not None:
                 known.append(recording)

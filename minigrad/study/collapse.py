@@ -2,27 +2,27 @@
 
 from dataclasses import replace
 
+MADE = ("op", "module")  # kinds of nodes that computed something
+
 
 def collapse(graph, depth):
     """See `Graph.collapse`."""
     groups = _groups(graph, depth)
-    while True:
-        order = _order(graph, groups)
-        if order is not None:
-            break
-    nodes, edges, key_of = [], [], {}
-    for members in order:
-        node = _merged(graph, members, len(nodes), depth)
-        key_of.update(dict.fromkeys(members, node.key))
-        nodes.append(node)
-    seen, counts = set(), {}
-    for edge in graph.edges:
-        pair = key_of[edge.source], key_of[edge.target]
-        if pair[0] != pair[1] and pair not in seen:
-            seen.add(pair)
-            counts[pair[1]] = counts.get(pair[1], -1) + 1
-            edges.append(type(edge)(*pair, counts[pair[1]]))
-    return type(graph)(nodes, edges, list(dict.fromkeys(key_of[key] for key in graph.outputs)))
+    members, pairs = _parts(graph, groups)
+    while stuck := _circles(members, pairs):
+        for group in stuck:
+            for key in members[group]:
+                groups[key] = key
+        members, pairs = _parts(graph, groups)
+    nodes, edges, key_of, counts = [], [], {}, {}
+    for group in _order(members, pairs):
+        key_of[group] = len(nodes)
+        nodes.append(_merged(graph, members[group], len(nodes), depth))
+    for source, target in pairs:
+        counts[target] = counts.get(target, -1) + 1
+        edges.append(type(graph.edges[0])(key_of[source], key_of[target], counts[target]))
+    outputs = list(dict.fromkeys(key_of[groups[key]] for key in graph.outputs))
+    return type(graph)(nodes, edges, outputs, graph.saved)
 
 
 def shortened(path, depth):
@@ -31,8 +31,12 @@ def shortened(path, depth):
 
 
 def _groups(graph, depth):
-    """The number of each node's group: neighbours of one module are together, parameters with what uses them."""
-    group = list(range(len(graph.nodes)))
+    """The number of each node's group, which is the key of one of its nodes.
+
+    Ops that ran one after the other in one call of a module are a group; nobody else's op can stand between them. Where
+    calls are not known, it is neighbours of one module.
+    """
+    group, paths = list(range(len(graph.nodes))), [shortened(node.module, depth) for node in graph.nodes]
 
     def root(key):
         while group[key] != key:
@@ -40,44 +44,66 @@ def _groups(graph, depth):
             key = group[key]
         return key
 
-    paths = [shortened(node.module, depth) for node in graph.nodes]
+    mark = first = None
+    for node in sorted((node for node in graph.nodes if node.calls), key=lambda node: node.calls[1]):
+        path = paths[node.key]
+        call = path, next((number for name, number in node.calls[0] if name == path), None)
+        if call != mark:
+            mark, first = call, node.key
+        if path:
+            group[node.key] = first
+    users = {}
     for edge in graph.edges:
         source, target = graph.nodes[edge.source], graph.nodes[edge.target]
-        named = bool(source.name)  # a parameter of one layer of a fused run: the run's path is another
-        if paths[edge.target] and (named or paths[edge.source] == paths[edge.target] and source.kind == "op"):
-            if named or target.kind == "op":
-                group[root(edge.source)] = root(edge.target)
+        if source.kind not in MADE:
+            if source.name:
+                users.setdefault(edge.source, []).append(edge.target)
+        elif paths[edge.source] and paths[edge.source] == paths[edge.target] and not (source.calls and target.calls):
+            group[root(edge.target)] = root(edge.source)
+    for key, targets in users.items():
+        if len({paths[target] for target in targets}) == 1 and paths[targets[0]]:
+            first = min(targets, key=lambda target: (graph.nodes[target].calls[-1:], target))  # of several calls
+            group[key] = root(first)
     return [root(key) for key in range(len(group))]
 
 
-def _order(graph, groups):
-    """The members of the groups, groups that others need first; None if that cannot be, and groups are taken apart.
+def _parts(graph, groups):
+    """The members of each group, and the pairs of groups with an edge between them.
 
-    A module that is called twice, with other ops between, would have to stand before and behind these.
+    From a parameter that one call has taken in no edge leads to the other calls.
     """
-    members, before, after = {}, {}, {}
+    members = {}
     for key, group in enumerate(groups):
         members.setdefault(group, []).append(key)
+    pairs = {}
     for edge in graph.edges:
         source, target = groups[edge.source], groups[edge.target]
-        if source != target:
-            before.setdefault(target, set()).add(source)
-            after.setdefault(source, set()).add(target)
-    waiting = {group: len(before.get(group, ())) for group in members}
-    ready, order = [group for group in sorted(members, reverse=True) if not waiting[group]], []
+        alone = len(members[source]) == 1 or graph.nodes[edge.source].kind in MADE
+        if source != target and alone:
+            pairs[source, target] = None
+    return members, list(pairs)
+
+
+def _circles(members, pairs):
+    """The groups of several nodes that would have to stand before and behind another one."""
+    forward, backward = _order(members, pairs), _order(members, [pair[::-1] for pair in pairs])
+    return [group for group in members.keys() - {*forward, *backward} if len(members[group]) > 1]
+
+
+def _order(members, pairs):
+    """The groups in an order in which those come first that others need; without what waits for itself."""
+    after, waiting = {}, dict.fromkeys(members, 0)
+    for source, target in pairs:
+        after.setdefault(source, []).append(target)
+        waiting[target] += 1
+    ready, order = sorted((group for group in members if not waiting[group]), reverse=True), []
     while ready:
-        group = ready.pop()
-        order.append(members[group])
-        for other in sorted(after.get(group, ()), reverse=True):
+        order.append(ready.pop())
+        for other in sorted(after.get(order[-1], ()), reverse=True):
             waiting[other] -= 1
             if not waiting[other]:
                 ready.append(other)
-    if len(order) == len(members):
-        return order
-    for key, group in enumerate(groups):
-        if waiting[group]:
-            groups[key] = key
-    return None
+    return order
 
 
 def _merged(graph, members, key, depth):
@@ -85,14 +111,19 @@ def _merged(graph, members, key, depth):
     nodes = [graph.nodes[member] for member in members]
     if len(nodes) == 1:
         return replace(nodes[0], key=key)
-    ops = [node for node in nodes if node.kind in ("op", "module")]
+    ops = [node for node in nodes if node.kind in MADE]
     last = ops[-1]
-    names = dict.fromkeys(node.op for node in ops)
+    names, count = dict.fromkeys(node.op for node in ops), sum(map(_ops, ops))
     return type(last)(
-        key, "module", op=" ".join(names) if len(names) <= 3 else f"{len(ops)} ops",
+        key, "module", op=" ".join(names) if len(names) <= 3 else f"{count} ops",
         module=shortened(last.module, depth),
         shape=last.shape, dtype=last.dtype, device=last.device, memory=sum(node.memory for node in nodes),
         saved=sum(node.saved for node in nodes), formula=last.formula if len(ops) == 1 else "",
         parameters=sum(node.parameters for node in nodes), source=last.source if len(ops) == 1 else None,
-        members=tuple(nodes),
+        settings=last.settings if len(ops) == 1 else {}, members=tuple(nodes), calls=last.calls,
     )  # fmt: skip
+
+
+def _ops(node):
+    """The number of ops in a node."""
+    return sum(map(_ops, node.members)) if node.members else int(node.kind == "op")

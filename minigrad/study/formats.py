@@ -12,45 +12,71 @@ def to_text(graph):
     inputs = {}
     for edge in graph.edges:
         inputs.setdefault(edge.target, []).append(str(edge.source))
-    rows = [("", "node", "module", "shape", "dtype", "memory", "saved", "inputs")]
-    for node in graph.nodes:
-        rows.append((
-            str(node.key), node.label, node.module, str(node.shape), node.dtype, size_text(node.memory),
-            size_text(node.saved) if node.saved else "", " ".join(inputs.get(node.key, ())),
-        ))  # fmt: skip
+    columns = {
+        "": [node.key for node in graph.nodes],
+        "node": [node.label for node in graph.nodes],
+        "module": [node.module for node in graph.nodes],
+        "shape": [node.shape for node in graph.nodes],
+        "dtype": [node.dtype for node in graph.nodes],
+        "memory": [size_text(node.memory) for node in graph.nodes],
+        "saved": [size_text(node.saved) if node.saved else "" for node in graph.nodes],
+        "inputs": [" ".join(inputs.get(node.key, ())) for node in graph.nodes],
+    }
+    if any(node.kind == "module" and node.parameters for node in graph.nodes):
+        columns["parameters"] = [f"{node.parameters:,}" if node.parameters else "" for node in graph.nodes]
+        columns["inputs"] = columns.pop("inputs")  # they stay the last
+    rows = [tuple(columns), *[tuple(map(str, row)) for row in zip(*columns.values(), strict=True)]]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     devices = ", ".join(dict.fromkeys(node.device for node in graph.nodes))
     ops = sum(node.kind == "op" for node in graph.nodes)
-    kept, memory = sum(node.saved for node in graph.nodes), sum(node.memory for node in graph.nodes)
-    lines += ["-" * len(lines[0]), f"{len(graph.nodes):,} nodes, {ops:,} of them ops, on {devices}: values of "
-              f"{size_text(memory)}; what ops keep for backward, added up, {size_text(kept)}"]
+    lines += ["-" * len(lines[0]), f"{len(graph.nodes):,} nodes, {ops:,} of them ops, on {devices}; "
+              f"{size_text(graph.saved)} kept for backward (what several ops keep counts once)"]
     return "\n".join(lines)
 
 
+class _Cluster:
+    """What belongs to a module: nodes, and the clusters of its children by path."""
+
+    def __init__(self, path):
+        self.path, self.nodes, self.children = path, [], {}
+
+    def lines(self, node, opening, closing, indent="  "):
+        """One line for each node; `opening` is written with a cluster's path around those of a module."""
+        lines = [indent + node(n) for n in self.nodes]
+        for child in self.children.values():
+            inside = child.lines(node, opening, closing, indent + "  ")
+            lines += [indent + opening(child.path), *inside, indent + closing]
+        return lines
+
+
 def _clusters(graph):
-    """The nodes by module, in order; "" are those outside."""
-    clusters = {}
+    """The tree of clusters; its root, "", is what is outside of modules."""
+    root = _Cluster("")
     for node in graph.nodes:
-        clusters.setdefault(node.module if node.kind != "module" else "", []).append(node)
-    return clusters
+        cluster, path = root, ""
+        for name in node.module.split(".") if node.module and node.kind != "module" else ():
+            path = f"{path}.{name}" if path else name
+            cluster = cluster.children.setdefault(path, _Cluster(path))
+        cluster.nodes.append(node)
+    return root
 
 
 def to_dot(graph):
     """See `Graph.to_dot`."""
-    lines = ["digraph minigrad {", '  node [fontname="monospace", fontsize=11, style="filled,rounded"];']
-    for number, (module, nodes) in enumerate(_clusters(graph).items()):
-        inside = [
-            f'n{node.key} [label="{_quoted(lines_of(node))}", shape={SHAPE.get(node.kind, "ellipse")}, '
-            f'fillcolor="{FILL[node.kind]}"];' for node in nodes
-        ]
-        if module:
-            lines += [f"  subgraph cluster_{number} {{", f'    label="{_quoted([module])}"; style=rounded;']
-            lines += [*[f"    {line}" for line in inside], "  }"]
-        else:
-            lines += [f"  {line}" for line in inside]
-    lines += [f"  n{edge.source} -> n{edge.target};" for edge in graph.edges]
-    return "\n".join([*lines, "}"]) + "\n"
+    def node(n):
+        shape = SHAPE.get(n.kind, "ellipse")
+        return f'n{n.key} [label="{_quoted(lines_of(n))}", shape={shape}, fillcolor="{FILL[n.kind]}"];'
+
+    def cluster(path):
+        return f'subgraph "cluster_{_quoted([path])}" {{ label="{_quoted([path])}"; style=rounded;'
+
+    return "\n".join([
+        "digraph minigrad {", '  graph [fontname="monospace", fontsize=11, labeljust=l];',
+        '  node [fontname="monospace", fontsize=11, style="filled,rounded"];',
+        *_clusters(graph).lines(node, cluster, "}"),
+        *[f"  n{edge.source} -> n{edge.target};" for edge in graph.edges], "}\n",
+    ])  # fmt: skip
 
 
 def _quoted(lines):
@@ -59,20 +85,23 @@ def _quoted(lines):
 
 def to_mermaid(graph):
     """See `Graph.to_mermaid`."""
-    lines = ["flowchart TD"]
-    for number, (module, nodes) in enumerate(_clusters(graph).items()):
-        inside = [f'n{node.key}{"([" if node.kind not in SHAPE else "["}"{_escaped(lines_of(node))}"'
-                  f'{"])" if node.kind not in SHAPE else "]"}:::{node.kind}' for node in nodes]
-        if module:
-            lines += [f'  subgraph m{number}["{_escaped([module])}"]', *[f"    {line}" for line in inside], "  end"]
-        else:
-            lines += [f"  {line}" for line in inside]
-    lines += [f"  n{edge.source} --> n{edge.target}" for edge in graph.edges]
-    used = dict.fromkeys(node.kind for node in graph.nodes)
-    lines += [f"  classDef {kind} fill:{FILL[kind]},stroke:#59636e,color:#1f2328" for kind in used]
-    return "\n".join(lines) + "\n"
+    def node(n):
+        left, right = "[]" if n.kind in SHAPE else ("([", "])")
+        return f'n{n.key}{left}"{_escaped(lines_of(n))}"{right}:::{n.kind}'
+
+    def cluster(path):
+        numbers.append(path)
+        return f'subgraph m{len(numbers)}["{_escaped([path])}"]'
+
+    numbers = []  # a cluster's name must be a word: they are counted
+    return "\n".join([
+        "flowchart TD", *_clusters(graph).lines(node, cluster, "end"),
+        *[f"  n{edge.source} --> n{edge.target}" for edge in graph.edges],
+        *[f"  classDef {kind} fill:{FILL[kind]},stroke:#59636e,color:#1f2328"
+          for kind in dict.fromkeys(node.kind for node in graph.nodes)], "",
+    ])  # fmt: skip
 
 
 def _escaped(lines):
-    return "<br/>".join(line.replace("&", "#amp;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")
-                        for line in lines)
+    marks = {"#": "#35;", "&": "#amp;", '"': "#quot;", "<": "#lt;", ">": "#gt;"}
+    return "<br/>".join("".join(marks.get(letter, letter) for letter in line) for line in lines)

@@ -1,6 +1,7 @@
 """The recorded graph: what backward will walk, as nodes and edges to be read, counted and drawn."""
 
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 
 from minigrad.function import Pick
@@ -24,7 +25,7 @@ class Node:
         ``"op"``; ``"parameter"``, a leaf that the model names; ``"leaf"``, another tensor that requires grad;
         ``"constant"``, an input without gradient that an op has saved; ``"module"``, several nodes as one.
     op : str
-        The op's name, ``"linear"``; of a module its class, if all that ran in it is in the node; "" of a leaf.
+        The op's name, ``"linear"``; of a module the names of its ops, or how many they are; "" of a leaf.
     name : str
         A parameter's or buffer's path in the model, ``"2.weight"``.
     module : str
@@ -38,12 +39,17 @@ class Node:
         Bytes that the node keeps for backward, beside parameters and other leaves: inputs, output, statistics.
     formula : str
         The first line of the Function's docstring.
+    settings : dict
+        What the op was told, as far as it noted it: ``{"stride_h": 2, ...}``, ``{"dims": (0,)}``.
     parameters : int
         Number of elements of the parameters: its own, or those of a module.
     source : Function, Tensor or None
         The engine's object.
     members : tuple of Node
         Of a module: the nodes in it.
+    calls : tuple
+        Which calls of modules it ran in, if it was recorded under `names`: ``((path, number), ...)``, and a number that
+        changes whenever a call begins or ends.
     """
 
     key: int
@@ -58,9 +64,11 @@ class Node:
     memory: int = 0
     saved: int = 0
     formula: str = ""
+    settings: dict = field(default_factory=dict, repr=False, compare=False)
     parameters: int = 0
     source: object = field(default=None, repr=False, compare=False)
     members: tuple = field(default=(), repr=False)
+    calls: tuple = field(default=(), repr=False, compare=False)
 
     @property
     def label(self):
@@ -87,10 +95,13 @@ class Graph:
     edges : list of Edge
     outputs : list of int
         The keys of the nodes that the graph was asked for.
+    saved : int
+        Bytes that the whole graph keeps for backward, beside leaves: less than the nodes' sum, for what several nodes
+        keep counts once.
     """
 
-    def __init__(self, nodes, edges, outputs):
-        self.nodes, self.edges, self.outputs = nodes, edges, outputs
+    def __init__(self, nodes, edges, outputs, saved):
+        self.nodes, self.edges, self.outputs, self.saved = nodes, edges, outputs, saved
 
     def __len__(self):
         return len(self.nodes)
@@ -102,7 +113,11 @@ class Graph:
         return self.nodes[key]
 
     def collapse(self, depth=None):
-        """The graph with one node per module; ops outside of modules stay.
+        """The graph with one node per call of a module, parameters in it; ops outside of modules stay.
+
+        Parameters of a module that is called several times are in its first node; those that different modules use
+        stay nodes of their own. Calls are told apart if they were recorded under `names`; if not, neighbours of one
+        module become one node.
 
         Parameters
         ----------
@@ -126,7 +141,10 @@ class Graph:
         return to_dot(self)
 
     def to_mermaid(self):
-        """The graph as a Mermaid flowchart, which GitHub and many editors draw; a subgraph per module."""
+        """The graph as a Mermaid flowchart, which GitHub and many editors draw; a subgraph per module.
+
+        Mermaid draws up to 500 edges unless it is told to draw more (``maxEdges``).
+        """
         from minigrad.study.formats import to_mermaid
 
         return to_mermaid(self)
@@ -146,12 +164,13 @@ class Graph:
         path.write_text(writers[path.suffix](), encoding="utf-8")
 
     def _repr_html_(self):
-        """In a notebook: the picture, collapsed if need be; of a very large graph the listing."""
+        """In a notebook: the picture, collapsed if need be; of a very large graph, or without igraph, the listing."""
         for shown in (self, self.collapse()):
             if len(shown) <= DRAWN:
-                return f'<div style="overflow:auto">{shown.to_svg()}</div>'
-        from html import escape
-
+                try:
+                    return f'<div style="overflow:auto">{shown.to_svg()}</div>'
+                except ImportError:
+                    break
         return f"<pre>{escape(str(self))}</pre>"
 
     def __repr__(self):
@@ -223,6 +242,7 @@ class _Builder:
             self.paths = {id(p): path for path, p in [*model.named_buffers(), *model.named_parameters()]}
         self.keys, self.nodes, self.edges = {}, [], []  # id of an engine's object to its key
         self.types = {}  # id of an engine's object to the dtype and the device of its value
+        self.kept = {}  # id of an array to its bytes
 
     def build(self, roots):
         ends = [_made_by(root) for root in roots]
@@ -230,7 +250,7 @@ class _Builder:
             self.types[id(end)] = root.dtype, root.device
         for end in ends:
             self._walk(end)
-        return Graph(self.nodes, self.edges, [self.keys[id(end)] for end in ends])
+        return Graph(self.nodes, self.edges, [self.keys[id(end)] for end in ends], sum(self.kept.values()))
 
     def _walk(self, end):
         """Add what is behind a node, inputs first, without recursion."""
@@ -277,11 +297,14 @@ class _Builder:
 
     def _add_op(self, fn):
         dtype, device = self.types[id(fn)]
+        kept = _kept(fn)
+        self.kept.update(kept)
         inputs = [(position, self.keys[id(source)]) for position, source in self._inputs(fn)]
         self._add(fn, Node(
             len(self.nodes), "op", op=fn.name, module=self._module(fn, [key for _, key in inputs]), shape=fn.shape,
-            dtype=str(dtype), device=str(device), memory=product(fn.shape) * dtype.itemsize, saved=_saved(fn),
-            formula=(type(fn).__doc__ or "").strip().split("\n")[0], source=fn,
+            dtype=str(dtype), device=str(device), memory=product(fn.shape) * dtype.itemsize, saved=sum(kept.values()),
+            formula=(type(fn).__doc__ or "").strip().split("\n")[0], source=fn, calls=getattr(fn, "module_calls", ()),
+            settings=_settings(fn),
         ))  # fmt: skip
         self.edges += [Edge(key, len(self.nodes) - 1, position) for position, key in inputs]
 
@@ -298,8 +321,8 @@ class _Builder:
         return joined(paths) if paths else ""
 
 
-def _saved(fn):
-    """Bytes of the distinct arrays that a node keeps alive, leaves that require grad left out."""
+def _kept(fn):
+    """The distinct arrays that a node keeps alive, leaves that require grad left out: their ids with their bytes."""
     arrays, leaves = [], set()
     for x in fn.inputs or ():
         if isinstance(x, Tensor):
@@ -312,7 +335,24 @@ def _saved(fn):
         for part in value if isinstance(value, (list, tuple)) else (value,):
             arrays.append(part.data if isinstance(part, Tensor) else part)
     owners = {id(_owner(array)): _owner(array) for array in arrays if hasattr(array, "nbytes")}
-    return sum(owner.nbytes for key, owner in owners.items() if key not in leaves)
+    return {key: owner.nbytes for key, owner in owners.items() if key not in leaves}
+
+
+def _settings(fn):
+    """Numbers and words among a node's attributes; shapes that it needs to go back are left out."""
+    found = {}
+    for name, value in fn.__dict__.items():
+        if hasattr(value, "_asdict"):
+            found.update(value._asdict())
+        elif isinstance(value, dict):
+            found.update(value)
+        elif name not in ("source", "kept", "module_path", "module_calls"):
+            found[name] = value
+    return {name: value for name, value in found.items() if _plain(value)}
+
+
+def _plain(value):
+    return all(map(_plain, value)) if isinstance(value, tuple) else isinstance(value, (bool, int, float, str))
 
 
 def _owner(array):

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from minigrad.study.columns import across_of
+
 LETTER = 7.3  # pixels: the width of a letter of the pictures' 12 px type, a little generous
 HEIGHT = 38.0  # of a box with two lines
-GAP_ACROSS, GAP_DOWN, MARGIN = 22.0, 34.0, 16.0
+GAP_DOWN, MARGIN = 34.0, 16.0
 LONGEST = 34  # letters in a box
 LONGEST_EDGE = 40  # layers
 
@@ -37,18 +39,14 @@ class Layout:
 
 
 def lay_out(graph):
-    """The `Layout` of a graph, by igraph's version of Sugiyama's method.
+    """The `Layout` of a graph, by Sugiyama's method: layers, then an order in each of them, then columns.
 
     Sugiyama, Tagawa, Toda: Methods for visual understanding of hierarchical system structures, 1981.
     """
-    try:
-        import igraph
-    except ImportError:
-        raise ImportError("graph: pictures need igraph: pip install 'minigrad-numba[study]'") from None
     boxes, layers = {node.key: (_width(node), HEIGHT) for node in graph.nodes}, _layers(graph)
     pairs, ways = _steps(graph, layers)
-    places = igraph.Graph(len(layers), pairs, directed=True).layout_sugiyama(layers=layers, maxiter=100).coords
-    across = _across(places, layers, boxes)
+    halves = [w / 2 for w, _ in boxes.values()] + [2.0] * (len(layers) - len(boxes))
+    across = [x + MARGIN for x in across_of(graph, layers, pairs, halves)]
     points = [(x, MARGIN + HEIGHT / 2 + layer * (HEIGHT + GAP_DOWN)) for x, layer in zip(across, layers, strict=True)]
     right = max([points[key][0] + w / 2 for key, (w, _) in boxes.items()] + across)
     bottom = max(y for _, y in points) + HEIGHT / 2
@@ -76,15 +74,21 @@ def _width(node):
 
 
 def _layers(graph):
-    """The layer of each node: ops one below the last of their inputs, leaves one above their first user."""
-    layers, users, inputs = [0] * len(graph.nodes), {}, {}
+    """The layer of each node: below the last of its inputs, but where nothing is lost by it close above its first user.
+
+    That holds for leaves, and for what is computed from nothing but leaves and used once.
+    """
+    layers, users, inputs, loose = [0] * len(graph.nodes), {}, {}, set()
     for edge in graph.edges:
         users.setdefault(edge.source, []).append(edge.target)
         inputs.setdefault(edge.target, []).append(edge.source)
     for node in graph.nodes:  # inputs come first
-        layers[node.key] = 1 + max([layers[key] for key in inputs.get(node.key, ())], default=-1)
-    for node in graph.nodes:
-        if node.key not in inputs and node.key in users:
+        sources = inputs.get(node.key, ())
+        layers[node.key] = 1 + max([layers[key] for key in sources], default=-1)
+        if all(key not in inputs or key in loose and len(users[key]) == 1 for key in sources):
+            loose.add(node.key)
+    for node in reversed(graph.nodes):
+        if node.key in loose and node.key in users:
             layers[node.key] = min(layers[key] for key in users[node.key]) - 1
     return layers
 
@@ -107,20 +111,6 @@ def _steps(graph, layers):
             pairs += zip(stops, stops[1:], strict=False)
         ways.append(way)
     return pairs, ways
-
-
-def _across(places, layers, boxes):
-    """The x of every vertex: igraph's, as far apart as the two boxes need that come closest to each other."""
-    half = [boxes[v][0] / 2 if v in boxes else 2.0 for v in range(len(places))]
-    rows, unit = {}, 1.0
-    for v, (x, _) in enumerate(places):
-        rows.setdefault(layers[v], []).append((x, v))
-    for row in rows.values():
-        ordered = sorted(row)
-        for (x, v), (next_x, next_v) in zip(ordered, ordered[1:], strict=False):
-            unit = max(unit, (half[v] + half[next_v] + GAP_ACROSS) / (next_x - x))
-    left = min(x * unit - half[v] for v, (x, _) in enumerate(places))
-    return [x * unit - left + MARGIN for x, _ in places]
 
 
 def _route(points, edge, way):

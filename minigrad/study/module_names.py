@@ -1,5 +1,7 @@
 """The paths of the modules in which ops ran."""
 
+from itertools import count
+
 from minigrad.watching import Watcher, watch
 
 
@@ -13,20 +15,28 @@ def joined(paths):
     return f"{first}-{other}" if inside == around else f"{first}-{last}"
 
 
+_numbers = count(1)  # of all that begins or ends a call, whichever `names` saw it
+
+
 class _Names(Watcher):
     def __init__(self, model):
         self.paths = {id(module): path for path, module in model.named_modules()}
-        self.stack = [""]
+        self.calls, self.around, self.turn = (), [], next(_numbers)
 
     def entered(self, modules):
         known = [self.paths[id(module)] for module in modules if id(module) in self.paths]
-        self.stack.append(joined(known) if known else self.stack[-1])
+        self.turn = next(_numbers)
+        self.around.append(self.calls)
+        if known:
+            self.calls = (*self.calls, (joined(known), self.turn))
 
     def left(self, modules):
-        self.stack.pop()
+        self.turn = next(_numbers)
+        self.calls = self.around.pop()
 
     def computed(self, fn, inputs, results):
-        fn.module_path = self.stack[-1]
+        fn.module_path = self.calls[-1][0] if self.calls else ""
+        fn.module_calls = self.calls, self.turn
 
 
 class names(watch):

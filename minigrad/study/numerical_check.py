@@ -28,17 +28,20 @@ class Comparison:
         the numerical gradient is the mean of two slopes.
     step : float
         The half width of the differences.
+    weights : numpy.ndarray
+        The factors of the function's elements in the sum that was differentiated.
     """
 
-    def __init__(self, x, analytic, numerical, kinks, step):
-        self.x, self.analytic, self.numerical, self.kinks, self.step = x, analytic, numerical, kinks, step
+    def __init__(self, x, analytic, numerical, kinks, step, weights):
+        self.x, self.analytic, self.numerical, self.kinks = x, analytic, numerical, kinks
+        self.step, self.weights = step, weights
         self.error = np.abs(analytic - numerical)
 
     @property
     def relative_error(self):
         """The distance by the larger of the two gradients' sizes, 0 where both are 0."""
         scale = np.maximum(np.abs(self.analytic), np.abs(self.numerical))
-        return np.divide(self.error, scale, out=np.zeros_like(self.error), where=scale > 0)
+        return np.divide(self.error, scale, out=np.zeros_like(self.error), where=scale != 0)
 
     @property
     def worst(self):
@@ -70,12 +73,17 @@ class Comparison:
             lines.append(f"the worst {SHOWN} of {self.error.size:,} elements")
         lines.append(f"largest error {self.error.max():.1e}, relative {relative.max():.1e}; "
                      f"differences over ±{self.step:g}")
+        if self.weights.size > 1:
+            lines.append(f"of the sum of the function's {self.weights.size:,} elements, each with a factor of its own")
         if self.kinks.any():
-            lines.append("kink: the slopes to the left and right differ; the numerical figure is their mean")
+            lines.append("kink: the slopes to the left and right differ; the numerical figure is their mean,")
+            lines.append("      and the analytic one may be any between them")
+        if not np.isfinite(self.error).all():
+            lines.append("nan, inf: the function is not finite there, or a step beside")
         return "\n".join(lines)
 
 
-def numerical(fn, x, *, gradient=None, eps=None, dtype="float64"):
+def numerical(fn, x, *others, gradient=None, eps=None, dtype="float64"):
     """Compare the gradient of a function with central differences, element by element.
 
     ``(f(x + eps e_i) - f(x - eps e_i)) / (2 eps)`` for each element i, beside what backward finds.
@@ -83,16 +91,19 @@ def numerical(fn, x, *, gradient=None, eps=None, dtype="float64"):
     Parameters
     ----------
     fn : callable
-        Takes one Tensor, returns one.
+        Takes Tensors, returns one.
     x : Tensor or array
         Where to compare. It is copied, and its ``.grad`` is not touched.
+    *others : optional
+        Further arguments of the function; tensors of floats are handed on in the type in which all is computed.
     gradient : Tensor or array, optional
-        For a function whose value is not a scalar: factors of its elements, of its shape. Ones by default, so that what
-        is differentiated is the sum of the elements.
+        For a function whose value is not a scalar: factors of its elements, of its shape; what is differentiated is the
+        sum of the products. By default random numbers, the same every time: with ones, elements whose sum does not
+        change (those of a softmax) would have no gradient to check.
     eps : float, optional
         1e-5 in float64, 1e-2 in float32.
     dtype : str or dtype
-        The type in which everything is computed. In float32 about three digits agree.
+        The type in which everything is computed, whatever that of x. In float32 about three digits agree.
 
     Returns
     -------
@@ -104,7 +115,7 @@ def numerical(fn, x, *, gradient=None, eps=None, dtype="float64"):
         If `fn` does not take or return a Tensor of that type: a model in float32 must be moved to float64 first
         (``model.to("float64")``), or `dtype` set.
     ValueError
-        If the value does not depend on x, or the function is not repeatable (dropout).
+        If x is empty, the value does not depend on x, or the function is not repeatable (dropout).
 
     See Also
     --------
@@ -122,12 +133,16 @@ def numerical(fn, x, *, gradient=None, eps=None, dtype="float64"):
         raise ValueError(f"numerical: expected eps > 0, got {eps}")
     device = x.device if isinstance(x, Tensor) else None
     point = np.array(x.numpy() if isinstance(x, Tensor) else x, dtype)
+    if not point.size:
+        raise ValueError(f"numerical: expected at least one element to compare, got x of shape {point.shape}")
+    others = [other.detach().to(dtype) if isinstance(other, Tensor) and is_float(other.dtype) else other
+              for other in others]
 
     def value_at(array, requires_grad=False):
         t = from_numpy(array.copy(), device)
         t.requires_grad = requires_grad
         try:
-            y = fn(t)
+            y = fn(t, *others)
         except TypeError as error:
             raise TypeError(f"numerical: the function does not take a {dtype} tensor ({error}); move what it uses to "
                             f"{dtype}, or pass dtype='float32'") from error
@@ -138,7 +153,8 @@ def numerical(fn, x, *, gradient=None, eps=None, dtype="float64"):
 
     t, y = value_at(point, requires_grad=True)
     if gradient is None:
-        seed = np.ones(y.shape, y.dtype)
+        random = np.random.default_rng(0)
+        seed = random.standard_normal(y.shape).astype(y.dtype) if y.numel() > 1 else np.ones(y.shape, y.dtype)
     else:
         seed = np.asarray(gradient.numpy() if isinstance(gradient, Tensor) else gradient, y.dtype)
         if seed.shape != y.shape:
@@ -156,6 +172,7 @@ def numerical(fn, x, *, gradient=None, eps=None, dtype="float64"):
     middle = f(point)
     if not math.isnan(middle) and f(point) != middle:
         raise ValueError("numerical: two calls at the same x gave different values (dropout? a random number?)")
+
     def slopes(at, width):
         """The difference quotients to the left, to the right, and over both."""
         array = point.copy()
@@ -173,4 +190,4 @@ def numerical(fn, x, *, gradient=None, eps=None, dtype="float64"):
         if gap > 0.02 * max(0.01, abs(before), abs(behind)):  # of a smooth function it shrinks with the step
             before, behind, _ = slopes(at, step / 4)
             kinks[at] = abs(behind - before) > 0.6 * gap
-    return Comparison(point, analytic.numpy().astype(np.float64), found, kinks, step)
+    return Comparison(point, analytic.numpy().astype(np.float64), found, kinks, step, seed)

@@ -2,8 +2,9 @@
 
 from html import escape
 
-from minigrad.study.layout import lines_of
+from minigrad.study.layout import HEIGHT, lines_of
 
+STEEP = 0.7  # pixels across by pixels down: an edge that passes between two boxes keeps clear of their corners
 STYLE = """
 .mg { --ink: #1f2328; --soft: #59636e; --edge: #8c959f; --op: #ddf4ff; --op-line: #0969da; --parameter: #fff1e0;
   --parameter-line: #bc4c00; --leaf: #fbefff; --leaf-line: #8250df; --constant: #f0f2f4; --constant-line: #818b98;
@@ -40,12 +41,18 @@ def to_svg(graph):
 
 
 def curve(points):
-    """The path of an edge: from point to point, vertical where it arrives and leaves."""
-    (x, y), path = points[0], [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
-    for next_x, next_y in points[1:]:
-        middle = (y + next_y) / 2
-        path.append(f"C{x:.1f} {middle:.1f} {next_x:.1f} {middle:.1f} {next_x:.1f} {next_y:.1f}")
-        x, y = next_x, next_y
+    """The path of an edge: vertical where it leaves and arrives, nearly straight where it passes between boxes."""
+    stops = [(*points[0], 0.0)]  # with the slope, of x by y
+    for (x0, y0), (x, y), (x2, y2) in zip(points, points[1:], points[2:], strict=False):
+        before, after = (x - x0) / (y - y0), (x2 - x) / (y2 - y)
+        slope = 2 * before * after / (before + after) if before * after > 0 else 0.0
+        slope, half = max(-STEEP, min(slope, STEEP)), HEIGHT / 2
+        stops += [(x - slope * half, y - half, slope), (x + slope * half, y + half, slope)]
+    stops.append((*points[-1], 0.0))
+    path = [f"M{stops[0][0]:.1f} {stops[0][1]:.1f}"]
+    for (x, y, slope), (x2, y2, slope2) in zip(stops, stops[1:], strict=False):
+        half = (y2 - y) / 2
+        path.append(f"C{x + slope * half:.1f} {y + half:.1f} {x2 - slope2 * half:.1f} {y + half:.1f} {x2:.1f} {y2:.1f}")
     return " ".join(path)
 
 
@@ -69,4 +76,6 @@ def described(node):
         lines.append(f"keeps {node.saved:,} bytes for backward")
     if node.parameters:
         lines.append(f"{node.parameters:,} parameters")
+    if node.settings:
+        lines.append(", ".join(f"{name} {value}" for name, value in node.settings.items()))
     return "\n".join([*lines, node.formula] if node.formula else lines)
