@@ -16,7 +16,8 @@ WIDE = "zmm", "ymm", "xmm", "4s", "2d"  # registers of AVX-512, AVX, SSE and NEO
 
 
 def compiled(name):
-    return chosen_for(getattr(get_device("cpu").kernels, name), arguments_of(name))
+    kernel, arguments = chosen_for(getattr(get_device("cpu").kernels, name), arguments_of(name))
+    return kernel, tuple(map(numba.typeof, arguments))
 
 
 def vector_code(name):
@@ -30,9 +31,9 @@ def line_with(code, text):
 def test_the_code_is_the_kernels_own():
     """Compiled as the kernel is, without line numbers: the same vector instructions, in all functions together."""
     for name in ("relu", "add", "sum"):
-        kernel, arguments = compiled(name)
+        kernel, types = compiled(name)
         plain = numba.njit(kernel.py_func, _nrt=False, pipeline_class=KernelCompiler, **OPTIONS)
-        plain.compile(tuple(map(numba.typeof, arguments)))
+        plain.compile(types)
         (signature,) = plain.signatures
         symbol = plain.overloads[signature].fndesc.llvm_func_name
         parts = assembly.functions(plain.inspect_asm(signature), symbol, lambda *place: place)
@@ -76,16 +77,16 @@ def test_helpers_of_other_files_have_their_lines():
 
 def test_it_is_kept_on_disk(tmp_path, monkeypatch):
     monkeypatch.setenv("MINIGRAD_CACHE_DIR", str(tmp_path))
-    kernel, arguments = compiled("neg")
+    kernel, types = compiled("neg")
     heard = []
     compile_listeners.append(lambda event, name, _: heard.append((event, name)))
     try:
-        first = machine_code(kernel, arguments)
+        first = machine_code(kernel, types)
         assert heard == [("start", "neg (to be read)"), ("end", "neg (to be read)")]
         (file,) = (tmp_path / "study").iterdir()
-        assert machine_code(kernel, arguments) == first and len(heard) == 2
+        assert machine_code(kernel, types) == first and len(heard) == 2
         file.write_text("half of a {")
-        assert machine_code(kernel, arguments).vector_counts == first.vector_counts
+        assert machine_code(kernel, types).vector_counts == first.vector_counts
         assert len(heard) == 4
     finally:
         compile_listeners.pop()

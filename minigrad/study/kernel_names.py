@@ -9,6 +9,7 @@ import textwrap
 from minigrad import ops
 from minigrad.function import Function
 from minigrad.kernels import reference
+from minigrad.ops import elementwise, loss
 from minigrad.ops.common import expand_array
 from minigrad.study.texts import names_of
 
@@ -16,6 +17,8 @@ KERNELS = frozenset(name for name, value in vars(reference).items()
                     if inspect.isfunction(value) and not name.startswith("_") and not name.endswith("_workspace"))
 
 PREPARATION = (expand_array,)  # an operand that the kernels cannot broadcast: of any op, and of none in particular
+OPERATORS = {ast.Add: elementwise.Add, ast.Sub: elementwise.Sub, ast.Mult: elementwise.Mul, ast.Div: elementwise.Div,
+             ast.USub: elementwise.Neg}
 BACKWARD = ("backward", "gradients", "differentiate", "compose")
 
 
@@ -35,6 +38,27 @@ def gradients_of(cls):
     seen = set()
     _read_class(cls, {}, seen)
     return sorted([item for item in seen if isinstance(item, type) and item is not cls], key=lambda c: c.__qualname__)
+
+
+def functions_of(function):
+    """The Functions that a public function of ops applies, itself and through others.
+
+    In a loss the operators between tensors count too; elsewhere they are the arithmetic of shapes.
+    """
+    found, seen, waiting = {}, set(), [inspect.unwrap(function)]
+    while waiting:
+        item = waiting.pop(0)
+        if isinstance(item, type) and issubclass(item, Function) and item is not Function:
+            found.setdefault(item)
+        elif isinstance(item, tuple):
+            waiting += item
+        elif inspect.isfunction(item) and item not in seen and item.__module__.startswith("minigrad.ops"):
+            seen.add(item)
+            if item.__module__ == loss.__name__:
+                signs = [type(getattr(node, "op", None)) for node in ast.walk(ast.parse(_source(item)))]
+                waiting += [OPERATORS[sign] for sign in signs if sign in OPERATORS]
+            waiting += [item.__globals__[name] for name in names_of(item.__code__) if name in item.__globals__]
+    return list(found)
 
 
 def _read_class(cls, found, seen):

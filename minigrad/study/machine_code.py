@@ -3,16 +3,15 @@
 import hashlib
 import json
 import linecache
+import re
 from collections import Counter
 from typing import NamedTuple
-
-import numba
 
 from minigrad.kernels.cpu.compile import cache_folder, compile_listeners, sources_key
 from minigrad.kernels.cpu.launch import dispatcher_of
 from minigrad.study import assembly, llvm_ir
 
-VERSION = 4  # of what is kept on disk
+VERSION = 5  # of what is kept on disk
 SHOWN = 7  # instructions of a line
 
 
@@ -66,7 +65,7 @@ class MachineCode(NamedTuple):
     vector_counts : dict
         Vector instructions of the assembly by name and width, the most frequent first.
     lines : list of Line
-        The most instructions first.
+        The most arithmetic first.
     """
 
     signature: str
@@ -79,23 +78,22 @@ class MachineCode(NamedTuple):
 def chosen_for(kernel, arguments):
     """The compiled kernel that a call reaches, and the arguments that it gets: a kernel may choose among several."""
     kernel = dispatcher_of(kernel)
-    while hasattr(kernel, "choose"):
+    while hasattr(kernel, "choose") and arguments is not None:
         kernel, arguments = kernel.choose(*arguments)
         kernel = dispatcher_of(kernel)
     return kernel, arguments
 
 
-def machine_code(kernel, arguments):
-    """The `MachineCode` of a kernel for arguments of these types; from the disk if it has been made before.
+def machine_code(kernel, types):
+    """The `MachineCode` of a kernel for arguments of some types; from the disk if it has been made before.
 
     Parameters
     ----------
     kernel : Numba dispatcher
         See `chosen_for`.
-    arguments : tuple
-        Arrays and numbers.
+    types : tuple
+        Numba's types of the arguments.
     """
-    types = tuple(numba.typeof(a) for a in arguments)
     codegen = kernel.targetdescr.target_context.codegen()
     key = repr((sources_key(kernel.py_func), types, codegen.magic_tuple(), VERSION))
     digest = hashlib.sha256(key.encode()).hexdigest()[:20]
@@ -112,6 +110,17 @@ def machine_code(kernel, arguments):
         except OSError:  # a read-only disk: it is made again next time
             pass
     return MachineCode(*known[:-1], [Line(*line) for line in known[-1]])
+
+
+def _arithmetic(counts):
+    """How many of the instructions compute with floats."""
+    return sum(count for name, count in counts.items()
+               if re.match(r"v?(f\w*m(add|sub|l[as])\w*|add|sub|mul|div|sqrt|max|min|fadd|fsub|fmul|fdiv)(p[sd]| )", name))
+
+
+def _plain_type(kind):
+    """A type as one writes it: ``float32[:, :]``."""
+    return f"{kind.dtype}[{', '.join(':' * kind.ndim)}]" if hasattr(kind, "ndim") else str(kind)
 
 
 def _make(function, types):
@@ -133,7 +142,8 @@ def _make(function, types):
     loops = llvm_ir.vector_loops(compiled.llvm, bodies, compiled.place)
     lines = [[file, number, linecache.getline(file, number).rstrip(), dict(found.most_common()),
               loops.get((file, number), [])] for (file, number), found in of_lines.items()]
+    lines.sort(key=lambda line: (-_arithmetic(line[3]), -sum(line[3].values())))
     return [
-        ", ".join(map(str, types)), llvm_ir.listing(compiled.llvm, bodies, compiled.place), assembly.listing(parts),
-        dict(counts.most_common()), sorted(lines, key=lambda line: -sum(line[3].values())),
+        ", ".join(map(_plain_type, types)), llvm_ir.listing(compiled.llvm, bodies, compiled.place), assembly.listing(parts),
+        dict(counts.most_common()), lines,
     ]  # fmt: skip

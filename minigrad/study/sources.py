@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import html
 import inspect
 import textwrap
 
@@ -9,7 +10,7 @@ from minigrad import ops
 from minigrad.device import get_device
 from minigrad.function import Function, Pick
 from minigrad.kernels import reference
-from minigrad.study.kernel_names import gradients_of, kernels_of
+from minigrad.study.kernel_names import KERNELS, functions_of, gradients_of, kernels_of
 from minigrad.study.texts import definition, made_of
 from minigrad.tensor import Tensor
 
@@ -28,8 +29,10 @@ class KernelSource:
     """
 
     def __init__(self, name):
-        self.name = name
+        self.name, self._registered = name, _registration(name)
         self.reference = definition("reference", name)
+        if self._registered and self._registered.reference:
+            self.reference = made_of(self._registered.reference)
 
     def __repr__(self):
         return f"<kernel {self.name}>"
@@ -37,30 +40,43 @@ class KernelSource:
     @functools.cached_property
     def njit(self):
         """The source of the CPU kernel, and of the project's functions that it is made of."""
-        chosen = self._chosen
-        parts = made_of(chosen[0].py_func) if chosen else ""
+        parts = made_of(self._chosen[0].py_func) if self._chosen else ""
         head = definition("cpu", self.name)
-        return head if not parts or parts.startswith(head.rstrip()) else f"{head}\n\n{parts}"
+        return parts if not head or _same_start(head, parts) else f"{head}\n\n{parts}".rstrip() + "\n"
 
     @functools.cached_property
     def _chosen(self):
-        """The compiled kernel that a call on small float32 arrays reaches, and its arguments."""
+        """The compiled kernel that a call on small float32 arrays reaches, and the types of its arguments.
+
+        Of a kernel from outside the project the types that it was first called with; None if it has not been called.
+        """
+        import numba
+
         from minigrad.study.examples import arguments_of
         from minigrad.study.machine_code import chosen_for
 
-        arguments = arguments_of(self.name)
         kernel = getattr(get_device("cpu").kernels, self.name, None)
-        if arguments is None or kernel is None:
-            return None
+        arguments = arguments_of(self.name) if kernel is not None and self.name in KERNELS else None
         kernel, arguments = chosen_for(kernel, arguments)
-        return (kernel, arguments) if hasattr(kernel, "py_func") else None
+        if not hasattr(kernel, "py_func"):  # Numba's JIT is off, or there is none for the CPU
+            return None
+        if arguments is not None:
+            return kernel, tuple(map(numba.typeof, arguments))
+        return kernel, next(iter(kernel.signatures), None)
 
     @functools.cached_property
     def machine(self):
-        """The `minigrad.study.machine_code.MachineCode` for small float32 arrays; None with Numba's JIT off."""
+        """The `minigrad.study.machine_code.MachineCode` for small float32 arrays; None where `why_no_machine` says."""
         from minigrad.study.machine_code import machine_code
 
-        return machine_code(*self._chosen) if self._chosen else None
+        return None if self.why_no_machine else machine_code(*self._chosen)
+
+    @property
+    def why_no_machine(self):
+        """What is missing for LLVM IR and assembly, as a sentence; "" if they are there."""
+        if self._chosen is None:
+            return f"{self.name} is not compiled here: there is no kernel for the CPU, or NUMBA_DISABLE_JIT is set"
+        return "" if self._chosen[1] else f"{self.name} has not been called yet, so its arguments' types are not known"
 
     @property
     def llvm(self):
@@ -84,9 +100,12 @@ class KernelSource:
 
     @functools.cached_property
     def _cuda(self):
-        from minigrad.study.cuda_code import cuda_code
+        from minigrad.study.cuda_code import CudaCode, cuda_code
 
-        return cuda_code(self.name)
+        if self.name in KERNELS:
+            return cuda_code(self.name)
+        host = self._registered.cuda if self._registered else None
+        return CudaCode(made_of(host) if host else "", [], "PTX and SASS are made of the project's own kernels only")
 
     @property
     def cuda(self):
@@ -135,22 +154,18 @@ class Source:
     ----------
     name : str
     formula : str
-        The first line of the Function's docstring.
+        The first line of the Function's docstring; of a composition also what it is made of.
     function : str
-        The source of the Function: forward and backward.
+        The source of the Function: forward and backward. Of a composition of the public function and its Functions.
     gradients : str
         The source of the Functions that its gradient consists of, "" if it is made of other ops.
     kernels : list of KernelSource
         Those of the forward first.
     """
 
-    def __init__(self, cls):
-        self.name = cls.name
-        self.formula = (cls.__doc__ or "").strip().split("\n")[0]
-        bases = [base for base in cls.__mro__ if base not in (cls, Function, object)]
-        self.function = "\n\n".join([_text(cls), *map(_text, bases)])
-        self.gradients = "\n\n".join(map(_text, gradients_of(cls)))
-        self.kernels = [KernelSource(name) for name in kernels_of(cls)]
+    def __init__(self, name, formula, function, gradients, kernels):
+        self.name, self.formula, self.function, self.gradients = name, formula, function, gradients
+        self.kernels = [KernelSource(kernel) for kernel in kernels]
 
     def __repr__(self):
         return f"<source of {self.name}: {', '.join(kernel.name for kernel in self.kernels) or 'no kernel'}>"
@@ -170,48 +185,65 @@ class Source:
             return getattr(self, part)
         known = {k.name: k for k in self.kernels}
         if not known:
-            raise ValueError(f"show: {self.name} launches no kernel of the project")
+            raise ValueError(f"show: no kernel of {self.name} could be found in its source")
         if kernel is not None and kernel not in known:
             raise ValueError(f"show: expected a kernel of {self.name} ({', '.join(known)}), got {kernel!r}")
         found = known[kernel] if kernel else self.kernels[0]
         text = getattr(found, part)
         if part == "lines":
             return "\n".join(map(str, text))
-        return text if text is not None else found.why_not
+        if text is None:
+            return found.why_no_machine if part in ("llvm", "assembly") else found.why_not
+        return text
+
+    def _repr_html_(self):
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self):
         parts = [f"{self.name}: {self.formula}", _framed("Function", self.function)]
         if self.gradients:
             parts.append(_framed("its gradient", self.gradients))
         for kernel in self.kernels:
-            parts.append(_framed(f"{kernel.name}: reference", kernel.reference))
-            parts.append(_framed(f"{kernel.name}: njit", kernel.njit))
-            if kernel.machine:
-                counts = ", ".join(f"{count} {name}" for name, count in list(kernel.vector_counts.items())[:10])
-                parts.append(_framed(
-                    f"{kernel.name}: machine code of {kernel.machine.signature}",
-                    f"vector instructions: {counts or 'none'}\n" + "\n".join(map(str, kernel.lines[:6])),
-                ))  # fmt: skip
+            parts += [_framed(f"{kernel.name}: {part}", getattr(kernel, part))
+                      for part in ("reference", "njit") if getattr(kernel, part)]
+            code = kernel.machine
+            if code:
+                counts = ", ".join(f"{count} {name}" for name, count in list(code.vector_counts.items())[:10])
+                text = f"vector instructions: {counts or 'none'}\n" + "\n".join(map(str, code.lines[:6]))
+                parts.append(_framed(f"{kernel.name}: machine code for {code.signature}", text))
+            else:
+                parts.append(_framed(f"{kernel.name}: machine code", kernel.why_no_machine))
             rows = [f"{k.name}: {k.registers} registers, {k.shared} bytes of shared memory, {k.spills} spilled (sm_90)"
                     for k in kernel.cuda_kernels if k.registers is not None]
-            parts.append(_framed(f"{kernel.name}: numba.cuda", kernel.cuda + "\n" + "\n".join(rows or [kernel.why_not])))
+            parts.append(_framed(f"{kernel.name}: numba.cuda", kernel.cuda, *(rows or [kernel.why_not])))
         parts.append(f'The texts in full: .show("{PARTS[0]}"), ' + ", ".join(f'"{part}"' for part in PARTS[1:]))
         return "\n\n".join(parts)
 
 
-def _framed(title, text):
-    """A text under a title, shortened."""
+def _same_start(head, parts):
+    """Whether some functions begin with the one that defines the name, whatever is said of their places."""
+    return parts.split("\n", 1)[-1].startswith(head.split("\n", 1)[-1].rstrip())
+
+
+def _framed(title, text, *remarks):
+    """A text under a title, shortened; remarks are not."""
     lines = text.rstrip().splitlines()
-    more = [f"... {len(lines) - SHORT} lines more"] if len(lines) > SHORT + 3 else []
-    lines = lines[:SHORT] + more if more else lines
-    return "\n".join([f"== {title} " + "=" * max(2, 96 - len(title)), *lines])
+    if len(lines) > SHORT + 3:
+        lines = [*lines[:SHORT], f"... {len(lines) - SHORT} lines more"]
+    return "\n".join([f"== {title} " + "=" * max(2, 96 - len(title)), *lines, *remarks])
 
 
-def _text(cls):
+def _registration(name):
+    """What `minigrad.register_kernel` knows of a kernel, None if it is none of those."""
+    return registered(name)
+
+
+def _text(thing):
+    """The source of a class or function."""
     try:
-        return textwrap.dedent(inspect.getsource(cls))
+        return textwrap.dedent(inspect.getsource(thing))
     except (OSError, TypeError):  # defined where there is no file, in a plain interactive session
-        return f"class {cls.__name__}  # its text cannot be read\n"
+        return f"# {thing.__name__}: its text cannot be read\n"
 
 
 def _functions():
@@ -237,13 +269,13 @@ def source(op):
     Returns
     -------
     Source
-        Texts. LLVM IR and assembly are made at the first access, by compiling the kernel for small float32 arrays (0.5
+        Texts, of a composition of ops those of its parts. LLVM IR and assembly are made at the first access, by compiling the kernel for small float32 arrays (0.5
         to 10 s, then they are on disk); PTX and SASS too, in another process.
 
     Raises
     ------
     ValueError
-        If no op has that name, or the function is a composition of others (the message says of which).
+        If no op has that name, or no recorded op made the tensor.
 
     Examples
     --------
@@ -255,29 +287,40 @@ def source(op):
         if op.fn is None:
             raise ValueError("source: no recorded op made this tensor: no input of its required grad, or it is a leaf")
         fn = op.fn.parents[0] if type(op.fn) is Pick else op.fn
-        return Source(type(fn))
+        return _of_class(type(fn))
     if isinstance(op, type) and issubclass(op, Function):
-        return Source(op)
+        return _of_class(op)
     if callable(op) and hasattr(op, "__name__"):
         op = op.__name__
     if not isinstance(op, str):
         raise TypeError(f"source: expected an op's name, its Function, a Tensor or a function, got {type(op).__name__}")
     known = _functions()
     if op in known:
-        return Source(known[op][0])
-    made = _composition(op, known)
-    if made:
-        raise ValueError(f"source: {op} is no op of its own, it is made of {', '.join(made)}; ask for one of these")
+        return _of_class(known[op][0])
+    if op in ops.__all__:
+        return _of_composition(op, inspect.unwrap(getattr(ops, op)))
     similar = difflib.get_close_matches(op, [*known, *ops.__all__], n=1)
     raise ValueError(f"source: no op is called {op!r}" + (f"; did you mean {similar[0]!r}?" if similar else ""))
 
 
-def _composition(name, known):
-    """The ops that a public function without a Function of its own calls."""
-    if name not in ops.__all__:
-        return []
-    called = inspect.unwrap(getattr(ops, name)).__code__.co_names
-    return [other for other in called if other in known or other in ops.__all__]
+def _of_class(cls):
+    bases = [base for base in cls.__mro__ if base not in (cls, Function, object)]
+    gradients = "\n\n".join(map(_text, gradients_of(cls)))
+    function = "\n\n".join([_text(cls), *map(_text, bases)])
+    return Source(cls.name, _first_line(cls), function, gradients, kernels_of(cls))
+
+
+def _of_composition(name, function):
+    """A public function that has no Function of its own but applies others."""
+    parts = functions_of(function)
+    made_of = ", ".join(dict.fromkeys(cls.name for cls in parts))
+    kernels = dict.fromkeys(kernel for cls in parts for kernel in kernels_of(cls))
+    formula = f"{_first_line(function)} A composition of {made_of}."
+    return Source(name, formula, "\n\n".join(map(_text, [function, *parts])), "", kernels)
+
+
+def _first_line(thing):
+    return (thing.__doc__ or "").strip().split("\n")[0]
 
 
 def kernel_source(name):

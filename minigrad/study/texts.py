@@ -41,11 +41,13 @@ def definition(backend, name):
 
 
 def made_of(function, most=40):
-    """The source of a function and of the kernels' functions that it calls or closes over, its own first.
+    """The source of a function and of the functions that it calls or closes over, its own first.
 
-    The machinery that all kernels share (threads, vectors, launches) is left out.
+    Of the project's those that are kernels: the machinery that all kernels share (threads, vectors, launches) is left
+    out. Of other people's those in the same file.
     """
     seen, waiting, texts = set(), [function], []
+    own = None
     while waiting and len(texts) < most:
         item = waiting.pop(0)
         item = inspect.unwrap(getattr(item, "py_func", getattr(item, "function", item)))
@@ -53,7 +55,8 @@ def made_of(function, most=40):
             continue
         seen.add(item.__code__)
         file = Path(item.__code__.co_filename)
-        if FOLDER not in file.parents or file.stem in MACHINERY:
+        own = own or file
+        if file != own and (FOLDER not in file.parents or file.stem in MACHINERY):
             continue
         text = _text(item)
         if text not in texts:
@@ -81,8 +84,23 @@ def _is_set(cell):
 
 def _text(function):
     file = Path(function.__code__.co_filename)
-    place = f"# kernels/{file.parent.name}/{file.name}:{function.__code__.co_firstlineno}\n"
+    folder = f"kernels/{file.parent.name}/" if FOLDER in file.parents else ""
+    place = f"# {folder}{file.name}:{function.__code__.co_firstlineno}{_captured(function)}\n"
     try:
         return place + textwrap.dedent(inspect.getsource(function)).rstrip() + "\n"
     except (OSError, TypeError):
         return f"{place}# {function.__name__}: its text cannot be read\n"
+
+
+def _captured(function):
+    """What the names that a function takes from around it stand for."""
+    told = []
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        value = cell.cell_contents if _is_set(cell) else None
+        value = getattr(value, "py_func", getattr(value, "function", value))
+        if inspect.isfunction(value) and value.__name__ != name:
+            place = f"the lambda of line {value.__code__.co_firstlineno}"
+            told.append(f"{name} = {place if value.__name__ == '<lambda>' else value.__name__}")
+        elif isinstance(value, (int, float, str)):
+            told.append(f"{name} = {value!r}")
+    return f", where {', '.join(told)}" if told else ""
