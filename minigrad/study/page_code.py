@@ -103,11 +103,16 @@ def _kernel(kernel, level, texts):
             entry[title] = 'Not on this page: it was written with code="source". Write it with code="machine".'
             continue
         light = attribute == "cuda" and level != "machine"  # what a call launches is found by compiling
-        text = definition("cuda", kernel.name) if light else getattr(kernel, attribute)
+        try:
+            text = definition("cuda", kernel.name) if light else getattr(kernel, attribute)
+        except Exception as error:  # a compiler that fails takes its own tab away, not the page
+            entry[title] = f"The {title} of {kernel.name} could not be made: {error}"
+            continue
         if text:
             entry[title] = texts.add(text, language)
         else:
-            entry[title] = (kernel.why_not if attribute == "ptx" else "") or f"There is no {title} for this kernel here."
+            why = kernel.why_not if attribute == "ptx" else kernel.why_no_machine if compiled else ""
+            entry[title] = why or f"{kernel.name} has no {title}."
     if level == "machine":
         counts = list(kernel.vector_counts.items())[:8]
         if counts:

@@ -43,7 +43,7 @@ def page_data(recording, model, *, title, texts, influence, notes=()):
             "key": node.key, "kind": node.kind, "label": node.label, "op": node.op, "module": node.module,
             "title": telling.name(node.key), "shape": list(node.shape), "dtype": node.dtype, "device": node.device,
             "requires_grad": node.requires_grad, "memory": node.memory, "saved": node.saved,
-            "parameters": node.parameters, "formula": node.formula,
+            "parameters": node.parameters, "formula": node.formula, "settings": _settings(node),
             "values": [summary(array, limit) for array in recording.values[node.key]],
             "gradients": None if gradients is None else [g if g is None else summary(g, limit) for g in gradients],
             "forward": turns.get(("forward", node.key), 0),
@@ -62,6 +62,11 @@ def page_data(recording, model, *, title, texts, influence, notes=()):
         "views": {"ops": _view(seen, pictures, recording), "modules": _view(collapsed, pictures, recording)},
         "code": texts, "influence": influence,
     }  # fmt: skip
+
+
+def _settings(node):
+    """What an op was told, as text."""
+    return ", ".join(f"{name} {value}" for name, value in node.settings.items())
 
 
 def _collapsed(seen):

@@ -269,7 +269,7 @@ def with_all_inputs(seen, forward, given):
                 if isinstance(tensor, Tensor) and position not in inputs:
                     inputs[position] = constant(tensor)
             add(node, node.source, sorted(inputs.items()))
-    return Graph(nodes, edges, [keys[id(seen[key].source)] for key in seen.outputs])
+    return Graph(nodes, edges, [keys[id(seen[key].source)] for key in seen.outputs], seen.saved)
 
 
 def _constant(tensor, name):
@@ -281,4 +281,4 @@ def _op(fn, result):
     formula = (type(fn).__doc__ or "").strip().split("\n")[0]
     return Node(-1, "op", op=fn.name, module=getattr(fn, "module_path", ""), shape=result.shape,
                 dtype=str(result.dtype), device=str(result.device), requires_grad=False, memory=result.data.nbytes,
-                formula=formula, source=fn)
+                formula=formula, source=fn, calls=getattr(fn, "module_calls", ()))

@@ -3,7 +3,15 @@
 const svg = d3.select("#graph");
 const canvas = d3.select("#canvas");
 const quiet = window.matchMedia("(prefers-reduced-motion: reduce)");
-const zoom = d3.zoom().scaleExtent([0.04, 4]).on("zoom", () => canvas.attr("transform", d3.event.transform));
+const zoom = d3.zoom().scaleExtent([0.04, 4]).extent(() => [[0, 0], [stage.width, stage.height]]).on("zoom", () => {
+  canvas.attr("transform", d3.event.transform);
+  stage.onmove();
+});
+// Asking the browser for a size makes it lay out everything that has just changed, so the stage's is remembered.
+const stage = { width: 0, height: 0, onmove() {} };
+function measure() { ({ width: stage.width, height: stage.height } = svg.node().getBoundingClientRect()); }
+measure();
+new ResizeObserver(measure).observe(svg.node());
 const SMALLEST = 0.72; // of the scale at which a box can be read
 
 /** One way to draw the graph. Boxes and wires are made once; a step changes classes only. */
@@ -17,7 +25,28 @@ class View {
     this.boxes.forEach((element, index) => this.listen(element, index));
     this.order = d3.range(data.boxes.length).sort((a, b) => data.boxes[a].y - data.boxes[b].y || data.boxes[a].x - data.boxes[b].x);
     this.looks = [];
+    this.hidden = data.boxes.map(() => false);
+    this.reaches = data.lines.map((line) => [data.boxes[line.source].y, data.boxes[line.target].y]);
     this.setEntry(this.order[0]);
+  }
+
+  /** Of a large graph draw only what is in sight, and from far away no words. */
+  cull() {
+    if (DATA.pictures) return;
+    const t = d3.zoomTransform(svg.node()), edge = 150;
+    const [left, top] = t.invert([-edge, -edge]), [right, bottom] = t.invert([stage.width + edge, stage.height + edge]);
+    if (this.far !== t.k < 0.35) this.group.classed("far", (this.far = t.k < 0.35));
+    this.data.boxes.forEach((box, index) => {
+      const hide = box.y + box.h < top || box.y - box.h > bottom || box.x + box.w < left || box.x - box.w > right;
+      if (hide !== this.hidden[index]) {
+        this.hidden[index] = hide;
+        this.boxes[index].style.display = hide && index !== this.entry ? "none" : "";
+      }
+    });
+    this.data.lines.forEach((line, index) => {
+      const hide = this.reaches[index][1] < top || this.reaches[index][0] > bottom;
+      if (hide !== line.hidden) this.wires[index].style.display = (line.hidden = hide) ? "none" : "";
+    });
   }
 
   listen(element, index) {
@@ -33,12 +62,15 @@ class View {
     this.boxes[this.entry]?.setAttribute("tabindex", -1);
     this.entry = index;
     this.boxes[index].setAttribute("tabindex", 0);
+    this.boxes[index].style.display = "";
   }
 
   /** Focus the box before or after this one, from top to bottom. */
   move(by) {
     const at = this.order.indexOf(this.entry) + by;
-    if (at >= 0 && at < this.order.length) this.boxes[this.order[at]].focus({ preventScroll: true });
+    if (at < 0 || at >= this.order.length) return;
+    this.setEntry(this.order[at]);
+    this.boxes[this.entry].focus({ preventScroll: true });
   }
 
   show(visible) { this.group.attr("display", visible ? null : "none"); }
@@ -108,7 +140,7 @@ class View {
 
   /** Pan so that a box is in sight, if it is not. */
   reveal(index, scrubbing = false) {
-    const { width, height } = svg.node().getBoundingClientRect();
+    const { width, height } = stage;
     const t = d3.zoomTransform(svg.node()), box = this.data.boxes[index];
     const [x, y] = t.apply([box.x, box.y]), w = (box.w / 2) * t.k, h = (box.h / 2) * t.k;
     if (x - w > 12 && x + w < width - 12 && y - h > 60 && y + h < height - 60) return;
@@ -117,7 +149,7 @@ class View {
 
   /** Show all of it, or as much as can be read. */
   fit(readable = false) {
-    const { width, height } = svg.node().getBoundingClientRect();
+    const { width, height } = stage;
     const whole = Math.min((width - 24) / this.data.width, (height - 24) / this.data.height, 1.25);
     const k = readable ? Math.max(whole, SMALLEST) : whole;
     const first = this.data.boxes[this.data.of[DATA.steps[0].key]];

@@ -92,6 +92,7 @@ function show(name) {
   const shownView = view();
   for (const [other, made] of Object.entries(views)) made.show(other === name);
   for (const button of document.querySelectorAll("#views button")) button.setAttribute("aria-pressed", button.dataset.view === name);
+  stage.onmove = () => shownView.cull();
   shownView.at(now.step);
   shownView.mark(now.selected);
   if (now.pinned) showInfluence(now.pinned.key, now.pinned.index);

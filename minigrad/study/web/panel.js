@@ -31,7 +31,7 @@ function showNode(key, members, step, pinned, actions) {
   const scroll = panel.dataset.key === String(key) ? panel.scrollTop : 0;
   const kind = { op: "op", parameter: "parameter", leaf: "leaf", constant: "needs no gradient" }[node.kind];
   const facts = [["shape", shapeText(node.shape)], ["dtype", node.dtype], ["device", node.device], ["module", node.module],
-    ["memory", bytes(node.memory)], ["keeps for backward", node.saved ? bytes(node.saved) : ""],
+    ["settings", node.settings], ["memory", bytes(node.memory)], ["keeps for backward", node.saved ? bytes(node.saved) : ""],
     ["parameters", node.kind === "parameter" ? node.parameters.toLocaleString("en") : ""]].filter(([, value]) => value !== "");
   panel.replaceChildren(
     make("div", { class: "top" },
