@@ -8,6 +8,7 @@ import textwrap
 
 from minigrad import ops
 from minigrad.device import get_device
+from minigrad.extension import registered
 from minigrad.function import Function, Pick
 from minigrad.kernels import reference
 from minigrad.study.kernel_names import KERNELS, functions_of, gradients_of, kernels_of
