@@ -114,9 +114,22 @@ def _kernel(kernel, level, texts):
             why = kernel.why_not if attribute == "ptx" else kernel.why_no_machine if compiled else ""
             entry[title] = why or f"{kernel.name} has no {title}."
     if level == "machine":
-        counts = list(kernel.vector_counts.items())[:8]
-        if counts:
-            entry["notes"].append("vector instructions: " + ", ".join(f"{count} {name}" for name, count in counts))
-        if kernel.registers is not None:
-            entry["notes"].append(f"{kernel.registers} registers per thread on sm_90")
+        entry["notes"] = list(filter(None, map(_attempt, (lambda: _vectors(kernel), lambda: _registers(kernel)))))
     return entry
+
+
+def _attempt(make):
+    """What a function returns; nothing if a compiler fails, the tab of its text says so."""
+    try:
+        return make()
+    except Exception:
+        return ""
+
+
+def _vectors(kernel):
+    counts = ", ".join(f"{count} {name}" for name, count in list(kernel.vector_counts.items())[:8])
+    return counts and f"vector instructions: {counts}"
+
+
+def _registers(kernel):
+    return "" if kernel.registers is None else f"{kernel.registers} registers per thread on sm_90"

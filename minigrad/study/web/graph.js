@@ -25,6 +25,7 @@ class View {
     this.boxes.forEach((element, index) => this.listen(element, index));
     this.order = d3.range(data.boxes.length).sort((a, b) => data.boxes[a].y - data.boxes[b].y || data.boxes[a].x - data.boxes[b].x);
     this.looks = [];
+    this.step = 0;
     this.hidden = data.boxes.map(() => false);
     this.reaches = data.lines.map((line) => [data.boxes[line.source].y, data.boxes[line.target].y]);
     this.setEntry(this.order[0]);
@@ -40,12 +41,16 @@ class View {
       const hide = box.y + box.h < top || box.y - box.h > bottom || box.x + box.w < left || box.x - box.w > right;
       if (hide !== this.hidden[index]) {
         this.hidden[index] = hide;
+        if (!hide) this.updateBox(index);
         this.boxes[index].style.display = hide && index !== this.entry ? "none" : "";
       }
     });
     this.data.lines.forEach((line, index) => {
       const hide = this.reaches[index][1] < top || this.reaches[index][0] > bottom;
-      if (hide !== line.hidden) this.wires[index].style.display = (line.hidden = hide) ? "none" : "";
+      if (hide === line.hidden) return;
+      line.hidden = hide;
+      if (!hide) this.updateWire(index);
+      this.wires[index].style.display = hide ? "none" : "";
     });
   }
 
@@ -75,35 +80,38 @@ class View {
 
   show(visible) { this.group.attr("display", visible ? null : "none"); }
 
-  /** Look as after a number of steps. */
+  /** Look as after a number of steps. What is out of sight follows when it comes into sight. */
   at(step) {
-    const now = step ? DATA.steps[step - 1] : null;
-    this.data.boxes.forEach((box, index) => {
-      const node = DATA.nodes[box.main];
-      const there = node.forward <= step;
-      const graded = there && node.arrives && node.arrives <= step;
-      const partly = there && !graded && node.begins && node.begins <= step;
-      const current = now && this.data.of[now.key] === index;
-      const look = `box ${box.kind}${node.requires_grad ? "" : " frozen"} ${there ? "valued" : "waiting"}` +
-        `${graded ? " graded" : partly ? " partly" : ""}${current ? " current" : ""}`;
-      if (this.looks[index] !== look) {
-        this.looks[index] = look;
-        const kept = ["selected", "moved", "mover"].filter((name) => this.boxes[index].classList.contains(name));
-        this.boxes[index].setAttribute("class", [look, ...kept].join(" "));
-        if (DATA.pictures) fillPictures(this.boxes[index], box, there, graded);
-      }
-    });
-    this.data.lines.forEach((line, index) => {
-      const edges = line.members.map((member) => DATA.edges[member]);
-      const returned = edges.some((edge) => edge.step && edge.step <= step);
-      const carried = edges.some((edge) => DATA.nodes[edge.target].forward <= step && DATA.nodes[edge.source].forward <= step);
-      const active = now && (now.phase === "forward" ? edges.some((edge) => edge.target === now.key) : edges.some((edge) => edge.step === step));
-      const look = `wire${returned ? " returned" : carried ? " carried" : ""}${active ? " now" : ""}`;
-      if (this.wires[index].dataset.look !== look) {
-        this.wires[index].dataset.look = look;
-        this.wires[index].setAttribute("class", look);
-      }
-    });
+    this.step = step;
+    this.boxes.forEach((_, index) => this.hidden[index] || this.updateBox(index));
+    this.wires.forEach((_, index) => this.data.lines[index].hidden || this.updateWire(index));
+  }
+
+  updateBox(index) {
+    const box = this.data.boxes[index], node = DATA.nodes[box.main], step = this.step;
+    const there = node.forward <= step;
+    const graded = there && node.arrives && node.arrives <= step;
+    const partly = there && !graded && node.begins && node.begins <= step;
+    const current = step && this.data.of[DATA.steps[step - 1].key] === index;
+    const look = `box ${box.kind}${node.requires_grad ? "" : " frozen"} ${there ? "valued" : "waiting"}` +
+      `${graded ? " graded" : partly ? " partly" : ""}${current ? " current" : ""}`;
+    if (this.looks[index] === look) return;
+    this.looks[index] = look;
+    const kept = ["selected", "moved", "mover"].filter((name) => this.boxes[index].classList.contains(name));
+    this.boxes[index].setAttribute("class", [look, ...kept].join(" "));
+    if (DATA.pictures) fillPictures(this.boxes[index], box, there, graded);
+  }
+
+  updateWire(index) {
+    const step = this.step, now = step ? DATA.steps[step - 1] : null, wire = this.wires[index];
+    const edges = this.data.lines[index].members.map((member) => DATA.edges[member]);
+    const returned = edges.some((edge) => edge.step && edge.step <= step);
+    const carried = edges.some((edge) => DATA.nodes[edge.target].forward <= step && DATA.nodes[edge.source].forward <= step);
+    const active = now && edges.some((edge) => (now.phase === "forward" ? edge.target === now.key : edge.step === step));
+    const look = `wire${returned ? " returned" : carried ? " carried" : ""}${active ? " now" : ""}`;
+    if (wire.dataset.look === look) return;
+    wire.dataset.look = look;
+    wire.setAttribute("class", wire.classList.contains("moved") ? `${look} moved` : look);
   }
 
   mark(key) {
@@ -144,7 +152,8 @@ class View {
     const t = d3.zoomTransform(svg.node()), box = this.data.boxes[index];
     const [x, y] = t.apply([box.x, box.y]), w = (box.w / 2) * t.k, h = (box.h / 2) * t.k;
     if (x - w > 12 && x + w < width - 12 && y - h > 60 && y + h < height - 60) return;
-    moved(scrubbing).call(zoom.translateTo, box.x, box.y);
+    const far = Math.abs(y - height / 2) > 1.5 * height || Math.abs(x - width / 2) > 1.5 * width;
+    moved(scrubbing || far).call(zoom.translateTo, box.x, box.y);
   }
 
   /** Show all of it, or as much as can be read. */

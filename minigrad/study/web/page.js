@@ -38,11 +38,15 @@ const actions = {
   },
 };
 
-/** The views are made when they are first shown. */
-function view() {
-  if (!views[now.view]) views[now.view] = new View(now.view, DATA.views[now.view], actions);
-  return views[now.view];
+function viewOf(name) {
+  if (!views[name]) {
+    views[name] = new View(name, DATA.views[name], actions);
+    views[name].show(name === now.view);
+  }
+  return views[name];
 }
+
+function view() { return viewOf(now.view); }
 
 function choose(key, members) {
   now.selected = key;
@@ -80,6 +84,7 @@ function play(on) {
   now.player = null;
   if (on) {
     if (now.step === LAST) go(0);
+if (DATA.toggles) setTimeout(() => Object.keys(DATA.views).forEach(viewOf), 300); // the other one, before it is asked for
     now.player = setInterval(() => (now.step === LAST ? play(false) : go(now.step + 1)), Math.max(80, Math.min(1100, 40000 / LAST)));
   }
   playButton.querySelector("path").setAttribute("d", on ? "M4 3h3v10H4zM9 3h3v10H9z" : "M4 3v10l9-5z");

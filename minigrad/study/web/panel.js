@@ -3,13 +3,15 @@
 const panel = document.getElementById("panel");
 const kept = { tab: "Function", kernel: {} }; // what the reader chose stays when another node is opened
 
+function fill(...parts) { panel.replaceChildren(...parts.filter((part) => part)); }
+
 /** What to know before the first step. */
 function showHelp() {
   const item = (look, text) => make("li", { class: look }, make("i"), text);
   const keys = [["← →", "one step"], ["Home End", "start, end"], ["p", "play, pause"], ["↑ ↓", "from box to box"], ["Enter", "open a box"],
     ["m", "ops or modules"], ["f", "fit"], ["Esc", "let go"]];
   const weights = Object.keys(DATA.influence.by).length > 0;
-  panel.replaceChildren(
+  fill(
     make("h2", {}, "One training step"),
     make("p", {}, "Move the slider: each op computes its result from its inputs, down to the loss. Then the same way back: " +
       "each op gets the gradient of its result and hands its inputs theirs. Open a box for its numbers and its code."),
@@ -33,7 +35,7 @@ function showNode(key, members, step, pinned, actions) {
   const facts = [["shape", shapeText(node.shape)], ["dtype", node.dtype], ["device", node.device], ["module", node.module],
     ["settings", node.settings], ["memory", bytes(node.memory)], ["keeps for backward", node.saved ? bytes(node.saved) : ""],
     ["parameters", node.kind === "parameter" ? node.parameters.toLocaleString("en") : ""]].filter(([, value]) => value !== "");
-  panel.replaceChildren(
+  fill(
     make("div", { class: "top" },
       make("div", {}, make("p", { class: "chip" }, pinned ? kind : `${kind}, at this step`), make("h2", {}, node.title)),
       pinned ? make("button", { type: "button", "aria-label": "Close: follow the steps again", title: "Follow the steps again (Esc)", onclick: actions.close }, "✕") : null),
