@@ -1,25 +1,28 @@
-"""A call of every kernel, taken down while the ops of ``minigrad warmup`` run."""
+"""A call of every kernel, taken down while the ops of ``minigrad warmup`` run.
+
+They run on the reference kernels, so that nothing is compiled for it.
+"""
 
 import functools
 
 from minigrad.device import get_device
+from minigrad.kernels import reference
 from minigrad.watching import Watcher, watch
 
 
 class _Seam:
-    """Stands in for a device's kernels; keeps the first arguments of each."""
+    """Stands in for the CPU's kernels; keeps the first arguments of each."""
 
     def __init__(self, kernels, calls):
         self._module, self._calls = kernels, calls
 
     def __getattr__(self, name):
-        kernel = getattr(self._module, name)
         if name.endswith("_workspace"):
-            return kernel
+            return getattr(self._module, name)
 
         def launch(*arguments):
             self._calls.setdefault(name, arguments)
-            kernel(*arguments)
+            getattr(reference, name)(*arguments)
 
         return launch
 

@@ -11,7 +11,7 @@ from minigrad.function import Function
 from minigrad.kernels import reference
 from minigrad.ops import elementwise, loss
 from minigrad.ops.common import expand_array
-from minigrad.study.texts import names_of
+from minigrad.study.texts import global_names
 
 KERNELS = frozenset(name for name, value in vars(reference).items()
                     if inspect.isfunction(value) and not name.startswith("_") and not name.endswith("_workspace"))
@@ -57,7 +57,7 @@ def functions_of(function):
             if item.__module__ == loss.__name__:
                 signs = [type(getattr(node, "op", None)) for node in ast.walk(ast.parse(_source(item)))]
                 waiting += [OPERATORS[sign] for sign in signs if sign in OPERATORS]
-            waiting += [item.__globals__[name] for name in names_of(item.__code__) if name in item.__globals__]
+            waiting += [item.__globals__[name] for name in global_names(item.__code__) if name in item.__globals__]
     return list(found)
 
 
@@ -116,7 +116,7 @@ def _read_function(function, found, seen, gradients):
             for argument in node.args:
                 if isinstance(argument, ast.Constant) and argument.value in KERNELS and _looks_up(node):
                     found.setdefault(argument.value)
-    for name in names_of(function.__code__):
+    for name in global_names(function.__code__):
         value = function.__globals__.get(name)
         for item in value if isinstance(value, tuple) else (value,):
             for part in item if isinstance(item, tuple) else (item,):

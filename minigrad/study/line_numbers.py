@@ -9,7 +9,7 @@ from numba.core.errors import NumbaDebugInfoWarning
 from numba.core.registry import CPUDispatcher
 
 from minigrad.kernels.cpu.compile import OPTIONS, KernelCompiler
-from minigrad.study.texts import names_of
+from minigrad.study.texts import global_names, names_of
 
 
 class LineCompiler(KernelCompiler):
@@ -62,7 +62,7 @@ class Compiled:
         """A copy of a function that calls copies, which are compiled with line numbers."""
         names = names_of(function.__code__)
         known = function.__globals__
-        known = known | {name: self._copy(known[name], names) for name in names if name in known}
+        known = known | {n: self._copy(known[n], names) for n in global_names(function.__code__) if n in known}
         cells = tuple([CellType(self._copy(cell.cell_contents, names)) for cell in function.__closure__ or ()])
         copy = FunctionType(function.__code__, known, function.__name__, function.__defaults__, cells or None)
         copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__

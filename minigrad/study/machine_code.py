@@ -114,8 +114,8 @@ def machine_code(kernel, types):
 
 def _arithmetic(counts):
     """How many of the instructions compute with floats."""
-    return sum(count for name, count in counts.items()
-               if re.match(r"v?(f\w*m(add|sub|l[as])\w*|add|sub|mul|div|sqrt|max|min|fadd|fsub|fmul|fdiv)(p[sd]| )", name))
+    x86, arm = r"v?(fn?m(add|sub)\d+|add|sub|mul|div|sqrt|max|min)p[sd] ", r"f(ml[as]|add|sub|mul|div|sqrt|max|min)\w* "
+    return sum(count for name, count in counts.items() if re.match(f"{x86}|{arm}", name))
 
 
 def _plain_type(kind):
@@ -143,7 +143,5 @@ def _make(function, types):
     lines = [[file, number, linecache.getline(file, number).rstrip(), dict(found.most_common()),
               loops.get((file, number), [])] for (file, number), found in of_lines.items()]
     lines.sort(key=lambda line: (-_arithmetic(line[3]), -sum(line[3].values())))
-    return [
-        ", ".join(map(_plain_type, types)), llvm_ir.listing(compiled.llvm, bodies, compiled.place), assembly.listing(parts),
-        dict(counts.most_common()), lines,
-    ]  # fmt: skip
+    ir = llvm_ir.listing(compiled.llvm, bodies, compiled.place)
+    return [", ".join(map(_plain_type, types)), ir, assembly.listing(parts), dict(counts.most_common()), lines]

@@ -30,7 +30,7 @@ class KernelSource:
     """
 
     def __init__(self, name):
-        self.name, self._registered = name, _registration(name)
+        self.name, self._registered = name, registered(name)
         self.reference = definition("reference", name)
         if self._registered and self._registered.reference:
             self.reference = made_of(self._registered.reference)
@@ -234,11 +234,6 @@ def _framed(title, text, *remarks):
     return "\n".join([f"== {title} " + "=" * max(2, 96 - len(title)), *lines, *remarks])
 
 
-def _registration(name):
-    """What `minigrad.register_kernel` knows of a kernel, None if it is none of those."""
-    return registered(name)
-
-
 def _text(thing):
     """The source of a class or function."""
     try:
@@ -270,8 +265,9 @@ def source(op):
     Returns
     -------
     Source
-        Texts, of a composition of ops those of its parts. LLVM IR and assembly are made at the first access, by compiling the kernel for small float32 arrays (0.5
-        to 10 s, then they are on disk); PTX and SASS too, in another process.
+        Texts, of a composition of ops those of its parts. LLVM IR and assembly are made at the first access, by
+        compiling the kernel for small float32 arrays (0.5 to 10 s, then they are on disk); PTX and SASS too, in
+        another process.
 
     Raises
     ------

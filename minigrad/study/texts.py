@@ -1,11 +1,12 @@
 """The source text of a kernel: where its name is defined, and the project's functions that it is made of."""
 
 import ast
+import dis
 import functools
 import inspect
 import textwrap
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 
 import minigrad.kernels
 
@@ -62,12 +63,31 @@ def made_of(function, most=40):
         if text not in texts:
             texts.append(text)
         waiting += [cell.cell_contents for cell in item.__closure__ or () if _is_set(cell)]
-        waiting += [item.__globals__[name] for name in names_of(item.__code__) if name in item.__globals__]
+        waiting += _called(item)
     return "\n\n".join(texts)
 
 
+def _called(function):
+    """What a function finds under the global names that it uses, and in the kernels' modules among these."""
+    known, names = function.__globals__, names_of(function.__code__)
+    found = [known[name] for name in global_names(function.__code__) if name in known]
+    for module in found:
+        if isinstance(module, ModuleType) and module.__name__.startswith("minigrad.kernels"):
+            found += [getattr(module, name) for name in names if hasattr(module, name)]
+    return found
+
+
+def global_names(code):
+    """The global names that a code object and those inside of it use."""
+    names = [i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names += global_names(constant)
+    return dict.fromkeys(names)
+
+
 def names_of(code):
-    """All names that a code object and those inside of it use."""
+    """All names that a code object and those inside of it use, attributes too."""
     names = list(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
