@@ -398,9 +398,8 @@ def user(tmp_path):
 
 EDITS = [  # file, text, what it becomes, what the kernel then computes
     ("user.py", "plus(x[i]) + STEP", "plus(x[i]) + STEP + 4", "5.0"),
-    ("user.py", "STEP = 1", "STEP = 7", "11.0"),
-    ("helpers.py", "x + 0", "x + 2", "13.0"),
-    ("settings.py", "OFFSET = 0", "OFFSET = 9", "22.0"),
+    ("helpers.py", "x + 0", "x + 2", "7.0"),
+    ("settings.py", "OFFSET = 0", "OFFSET = 9", "16.0"),
 ]
 
 
