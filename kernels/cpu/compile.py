@@ -85,7 +85,7 @@ def _contents(file):
     return hashlib.sha256(file.read_bytes()).digest()
 
 
-def _sources_key(function):
+def sources_key(function):
     """A hash of all that a kernel's machine code depends on, beside the signature and the processor."""
     settings = (sys.version, numba.__version__, llvmlite.__version__, np.__version__, numba.config.BOUNDSCHECK,
                 numba.config.OPT, numba.config.DEBUG, os.environ.get("MINIGRAD_LANES"))
@@ -118,7 +118,7 @@ class KernelCache(_Cache):
         return str(cache_folder())
 
     def _file(self, signature, codegen):
-        key = repr((_sources_key(self.function), signature, codegen.magic_tuple()))
+        key = repr((sources_key(self.function), signature, codegen.magic_tuple()))
         return cache_folder() / f"{self.name}-{hashlib.sha256(key.encode()).hexdigest()[:20]}.pickle"
 
     def load_overload(self, sig, target_context):

@@ -46,7 +46,7 @@ else:
         def emit(context, builder, _, values):
             _, total, in_parallel, packed = values
             compiled = _part_of_kernel(context, body, arguments.types, types.none, types.intp)
-            worker = _worker(context, builder.module, compiled, arguments)
+            worker = _worker(context, builder.module, compiled, arguments, body.dispatcher.py_func.__code__)
             integer, pointer = ir.IntType(64), ir.PointerType(ir.IntType(8))
             # The pools' interface is that of Numba's generalised ufuncs, which step through arrays: here one of bytes
             # at address 0, so that the "address" of an element is its number.
@@ -103,7 +103,7 @@ else:
 
         return types.boolean(body, arguments), emit
 
-    def _worker(context, module, compiled, arguments):
+    def _worker(context, module, compiled, arguments, code):
         """The function that the pool calls: the body for each of counts[0] blocks from block bases[0] on.
 
         A body raises only under NUMBA_BOUNDSCHECK; it then sets the flag behind the arguments.
@@ -114,6 +114,11 @@ else:
         worker = ir.Function(module, ir.FunctionType(ir.VoidType(), parameters), name)
         worker.linkage = "internal"
         builder = ir.IRBuilder(worker.append_basic_block("entry"))
+        if context.enable_debuginfo:  # LLVM drops the lines of what it inlines into a function without any
+            lines = context.DIBuilder(module, code.co_filename, context, directives_only=True)
+            lines.mark_subprogram(worker, name, (), (), code.co_firstlineno)
+            lines.mark_location(builder, code.co_firstlineno)
+            lines.finalize()
         bases, counts, _, data = worker.args
         first = builder.ptrtoint(builder.load(bases), integer)
         count = builder.load(counts)

@@ -278,6 +278,7 @@ class Clone(Function):
 class Compare(Function):
     """y = whether a <relation> b, elementwise"""
 
+    kernel_choices = ("eq", "ne", "lt", "le", "gt", "ge")
     differentiable = False
     saves_inputs = False
 
@@ -288,6 +289,7 @@ class Compare(Function):
 class Logical(Function):
     """y = a <relation> b of truth values"""
 
+    kernel_choices = ("logical_and", "logical_or")
     differentiable = False
     saves_inputs = False
 

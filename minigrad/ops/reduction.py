@@ -154,6 +154,7 @@ class Logsumexp(Reduction):
 class ArgReduce(Function):
     """The index of the first largest (or smallest) element"""
 
+    kernel_choices = ("argmax", "argmin")
     differentiable = False
     saves_inputs = False
 
@@ -168,6 +169,7 @@ class ArgReduce(Function):
 class Truth(Reduction):
     """Whether any or all elements are true"""
 
+    kernel_choices = ("any", "all")
     differentiable = False
     saves_inputs = False
 
