@@ -1,5 +1,6 @@
 """minigrad.study.source: an op from its formula down to the machine code."""
 
+import os
 import subprocess
 import sys
 
@@ -54,7 +55,7 @@ def test_names_that_two_files_define():
 def test_what_captured_names_stand_for():
     text = kernel_source("relu").njit
     assert ", where f = _relu" in text and "def _relu(x):" in text
-    assert "def exp(" not in text  # nothing that it does not use
+    assert 'tanh = unary("tanh"' not in kernel_source("gelu_tanh").njit  # another kernel, of the name that it calls
 
 
 def test_a_composition():
@@ -201,10 +202,14 @@ def test_where_the_cuda_kernels_cannot_be_imported(monkeypatch, tmp_path):
         cuda_code.cuda_code.cache_clear()
 
 
-def test_with_the_jit_off():
+@pytest.mark.parametrize("setting, expected", [
+    ("NUMBA_DISABLE_JIT", "relu is not compiled here"), ("NUMBA_DEBUGINFO", "machine code is looked at without"),
+])
+def test_settings_of_numba_without_machine_code(setting, expected, tmp_path):
     code = ("from minigrad.study import source; k = source('relu').kernels[0]; "
-            "print(k.llvm, k.vector_counts, k.lines); print(k.why_no_machine); print(k.njit)")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120,
-                          env={**__import__("os").environ, "NUMBA_DISABLE_JIT": "1"})
+            "print(k.llvm, k.vector_counts, k.lines); print(k.why_no_machine); print(k.njit); import minigrad as mg; print(mg.relu(mg.tensor([1.0, -1.0])))")
+    settings = {**os.environ, setting: "1", "MINIGRAD_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=settings)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("None {} []\nrelu is not compiled here") and "# kernels/cpu/" in done.stdout
+    assert done.stdout.startswith(f"None {{}} []\n{expected}") and "# kernels/cpu/" in done.stdout
+    assert "tensor([1., 0.])" in done.stdout

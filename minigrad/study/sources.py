@@ -72,8 +72,12 @@ class KernelSource:
     @property
     def why_no_machine(self):
         """What is missing for LLVM IR and assembly, as a sentence; "" if they are there."""
+        import numba
+
         if self._chosen is None:
             return f"{self.name} is not compiled here: there is no kernel for the CPU, or NUMBA_DISABLE_JIT is set"
+        if numba.config.DEBUGINFO_DEFAULT:  # LLVM aborts where two ways to note lines meet
+            return "machine code is looked at without NUMBA_DEBUGINFO, which makes other code"
         return "" if self._chosen[1] else f"{self.name} has not been called yet, so its arguments' types are not known"
 
     @property

@@ -151,7 +151,8 @@ class View {
     const { width, height } = stage;
     const t = d3.zoomTransform(svg.node()), box = this.data.boxes[index];
     const [x, y] = t.apply([box.x, box.y]), w = (box.w / 2) * t.k, h = (box.h / 2) * t.k;
-    if (x - w > 12 && x + w < width - 12 && y - h > 60 && y + h < height - 60) return;
+    const margin = this.data.height * t.k > height ? 60 : 4; // what follows should be in sight too
+    if (x - w > 4 && x + w < width - 4 && y - h > margin && y + h < height - margin) return;
     const far = Math.abs(y - height / 2) > 1.5 * height || Math.abs(x - width / 2) > 1.5 * width;
     moved(scrubbing || far).call(zoom.translateTo, box.x, box.y);
   }
