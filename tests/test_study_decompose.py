@@ -197,3 +197,12 @@ def test_a_captured_step_is_recorded_anew():
         inside = step(x).numpy()
     np.testing.assert_allclose(inside, step(x).numpy(), rtol=1e-6)
     assert len(step.recordings) == 2
+
+
+def test_mistakes_get_a_hint():
+    with pytest.raises(ValueError, match="did you mean 'softmax'"):
+        study.decompose("softmx")
+    with pytest.raises(TypeError, match=r"write @decompose\(\) with brackets"):
+        @study.decompose
+        def step():
+            pass

@@ -4,6 +4,7 @@ import difflib
 import functools
 import html
 import inspect
+import re
 import textwrap
 
 from minigrad import ops
@@ -292,7 +293,8 @@ def source(op):
         return _of_class(known[op][0])
     if op in ops.__all__:
         return _of_composition(op, inspect.unwrap(getattr(ops, op)))
-    similar = difflib.get_close_matches(op, [*known, *ops.__all__], n=1)
+    like = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", op).lower()  # of a layer's class: BatchNorm2d
+    similar = difflib.get_close_matches(like, [*known, *ops.__all__], n=1)
     raise ValueError(f"source: no op is called {op!r}" + (f"; did you mean {similar[0]!r}?" if similar else ""))
 
 
