@@ -43,7 +43,7 @@ def logsumexp(_, x, dims, keepdim):
 
 def _largest(x, dims):
     """The maximum, which is subtracted for safety alone and has no gradient; -inf of nothing."""
-    if not dims:
+    if not dims or not x.ndim:
         return x.detach()
     if 0 in [x.shape[d] for d in dims]:
         return ops.sum(x.detach(), dims, keepdim=True) - math.inf
