@@ -13,7 +13,7 @@ import sys
 
 from minigrad.version import __version__
 
-COMMANDS = ("train", "info", "warmup", "bench")
+COMMANDS = ("train", "info", "warmup", "bench", "study")
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 EXPECTED = (ArithmeticError, ImportError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
