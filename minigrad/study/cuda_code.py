@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from minigrad.study.kept import kept
+
 ARCHITECTURE, OLDER = (9, 0), (8, 0)
 VERSION = 2
 
@@ -66,21 +68,8 @@ class CudaCode(NamedTuple):
 @functools.cache
 def cuda_code(name):
     """The `CudaCode` of a kernel, for float32 and sm_90."""
-    from minigrad.kernels.cpu.compile import cache_folder
-
-    file = cache_folder() / "study" / f"cuda-{name}-{_key()}.json"
-    try:
-        known = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        known = _told(name)
-        if not known[2]:  # complete: what is missing today may be there tomorrow
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                partial = file.with_suffix(".part")
-                partial.write_text(json.dumps(known), "utf-8")
-                partial.replace(file)
-            except OSError:
-                pass
+    # Only what is complete is kept: what is missing today may be there tomorrow.
+    known = kept(f"cuda-{name}-{_key()}", lambda: _told(name), lambda made: not made[2])
     return CudaCode(known[0], [CudaKernel(*kernel) for kernel in known[1]], known[2])
 
 
