@@ -145,12 +145,18 @@ _ZN8minigrad4relu:
 _helper:
 	.loc	1 9 0
 	fadd	v1.4s, v2.4s, v3.4s
+	.loc	1 8 0
+	bl	_tile
+	.globl	_tile
+_tile:
+	fmla	v1.4s, v2.4s, v3.4s
 	.globl	_other
 _other:
 	fadd	v1.2d, v2.2d, v3.2d
 """
     parts = assembly.functions(text, "_ZN8minigrad4relu", lambda *place: place)
-    assert [part.instructions for part in parts] == [[(("/x/relu.py", 7), "fmul 4s")], [(("/x/relu.py", 9), "fadd 4s")]]
+    assert [part.instructions for part in parts] == [
+        [(("/x/relu.py", 7), "fmul 4s")], [(("/x/relu.py", 9), "fadd 4s")], [(("/x/relu.py", 8), "fmla 4s")]]
     assert assembly.listing(parts).startswith("relu:\n# relu.py:7")
 
 

@@ -11,7 +11,7 @@ from minigrad.kernels.cpu.launch import dispatcher_of
 from minigrad.study import assembly, llvm_ir
 from minigrad.study.kept import kept
 
-VERSION = 5  # of what is kept on disk
+VERSION = 6  # of what is kept on disk
 SHOWN = 7  # instructions of a line
 
 
