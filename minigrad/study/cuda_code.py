@@ -118,8 +118,7 @@ def _look(name):
     from minigrad.study.examples import arguments_of
     from minigrad.study.texts import definition, made_of
 
-    function, launched = getattr(cuda, name), {}
-    prepare = launcher.backend.prepare
+    launched, prepare = {}, launcher.backend.prepare
 
     def noted(kernel, types):
         launched.setdefault(kernel, types)
@@ -127,8 +126,16 @@ def _look(name):
 
     arguments = arguments_of(name)
     if arguments is not None:
-        launcher.backend.prepare = noted  # called at a kernel's first launch
-        function(*_on_device(name, arguments, from_host))
+        ready = {kernel: kernel._ready for kernel in launcher.KERNELS}
+        try:
+            launcher.backend.prepare = noted  # called at a kernel's first launch: let every one be the first
+            for kernel in launcher.KERNELS:
+                kernel._ready = {}
+            getattr(cuda, name)(*_on_device(name, arguments, from_host))
+        finally:
+            launcher.backend.prepare = prepare
+            for kernel, known in ready.items():
+                kernel._ready = known
     why_not, kernels = _missing(), []
     for kernel, types in launched.items():
         text = made_of(kernel.function, most=12)
