@@ -28,7 +28,7 @@ ACTS = {
     "slider to the start": "slider.value = 0; slider.dispatchEvent(new Event('input'))",
     "to the end": "document.getElementById('last').click()",
     "click on a box": "document.querySelector('.box.current').dispatchEvent(new MouseEvent('click', {bubbles: true}))",
-    "let go": "document.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape'}))",
+    "let go": "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape', bubbles: true}))",
     "to modules": "document.querySelector('[data-view=modules]').click()",
     "to ops": "document.querySelector('[data-view=ops]').click()",
     "fit": "document.getElementById('fit').click()",
@@ -52,13 +52,13 @@ def large_page(path):
     return mg.study.page(model, mg.randn(2, 4), mg.randn(2, 4), path, code="none", influence=False, title="1,000 nodes")
 
 
-def measure(page, rounds=5):
+def measure(page, rounds=5, pause=350):
     """Milliseconds of each act: median and worst of some rounds after one that warms up."""
     found = {name: [] for name in ACTS}
     for number in range(rounds + 1):
         for name, act in ACTS.items():
             taken = page.evaluate(TIME, act)
-            page.wait_for_timeout(350)  # a pan may be under way
+            page.wait_for_timeout(pause)  # a pan may be under way
             if number:
                 found[name].append(taken)
     return {name: (statistics.median(times), max(times)) for name, times in found.items()}

@@ -1,4 +1,4 @@
-"""Pages of minigrad.study.page in a real browser: no error, no request, and everything in reach of mouse and keyboard."""
+"""Pages of minigrad.study.page in a real browser: no error, no request, all in reach of mouse and keyboard."""
 
 import re
 
@@ -57,7 +57,7 @@ def visit(browser, pages):
         page = context.new_page()
         page.on("console", lambda message: faults.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("request", lambda request: None if request.url.startswith(("file:", "data:")) else faults.append(request.url))
+        page.on("request", lambda request: request.url.startswith(("file:", "data:")) or faults.append(request.url))
         page.goto(pages(name).as_uri())
         return page
 
@@ -190,7 +190,8 @@ def contrast(page, selector):
     """The contrast of an element's text with the background behind it, by WCAG's formula."""
     return page.evaluate("""(selector) => {
       const bytes = (text) => text.match(/[\\d.]+/g).map(Number);
-      const light = ([r, g, b]) => [r, g, b].map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+      const light = ([r, g, b]) => [r, g, b]
+        .map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
         .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
       const element = document.querySelector(selector);
       const svg = element.namespaceURI.endsWith("svg");
@@ -210,9 +211,9 @@ def test_is_readable_in_light_and_dark(visit, scheme):
     api.expect(page.locator("#code .k").first).to_be_visible()
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
     assert dark == (scheme == "dark")
-    for selector in (".facts", "#told", "#told b", "#panel h2", ".list dt", ".formula", ".stats", "#code", "#code .k", "#code .nf",
-                     "#code .sd", ".tabs button", ".phases span", "#forward-part", ".box.graded text", ".box.graded .shape",
-                     ".box.graded .scalar", ".box.constant text", ".cell.numbered"):
+    for selector in (".facts", "#told", "#told b", "#panel h2", ".list dt", ".formula", ".stats", "#code", "#code .k",
+                     "#code .nf", "#code .sd", ".tabs button", ".phases span", "#forward-part", ".box.graded text",
+                     ".box.graded .shape", ".box.graded .scalar", ".box.constant text", ".cell.numbered"):
         assert contrast(page, selector) >= 4.5, selector
 
 
@@ -245,7 +246,8 @@ def test_a_thousand_nodes_can_be_used(visit):
     api.expect(page.locator(".view.far")).to_have_count(1)
     assert page.evaluate("view().hidden.every((hidden) => !hidden)")
     page.get_by_role("slider", name="Step").fill("300")
-    looks = page.evaluate("view().looks.map((look, i) => [look.includes('valued'), DATA.nodes[view().data.boxes[i].main].forward <= 300])")
+    looks = page.evaluate("view().looks.map((look, i) => "
+                          "[look.includes('valued'), DATA.nodes[view().data.boxes[i].main].forward <= 300])")
     assert all(look == expected for look, expected in looks)
-    times = study_interactions.measure(page, rounds=1)
+    times = study_interactions.measure(page, rounds=1, pause=0)
     assert set(times) == set(study_interactions.ACTS)

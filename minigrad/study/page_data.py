@@ -135,11 +135,11 @@ class _Telling:
         return f"{node.op} ({node.module})" if node.module else node.op
 
     def step(self, number, step):
-        node = self.recording.graph[step.key]
         head = f"Step {number} of {self.count}, {step.phase} of {self.name(step.key)}: "
         if step.phase == "forward":
             inputs = [edge for edge in self.recording.graph.edges if edge.target == step.key]
-            takes = _listed([f"{_shape(self.recording.graph[e.source].shape)} from {self.name(e.source)}" for e in inputs])
+            shapes = [_shape(self.recording.graph[edge.source].shape) for edge in inputs]
+            takes = _listed([f"{s} from {self.name(e.source)}" for s, e in zip(shapes, inputs, strict=True)])
             text = head + (f"takes {takes}; " if takes else "") + self._result(step.key)
         else:
             text = head + self._gradient(step)

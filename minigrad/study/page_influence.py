@@ -8,7 +8,6 @@ import numpy as np
 
 from minigrad.creation import from_numpy
 from minigrad.dtypes import float64
-from minigrad.random import default_generator
 from minigrad.study.decomposing import decompose
 from minigrad.study.page_recording import GRID, Forward, checked_loss, rounded, state_kept
 from minigrad.watching import watch
