@@ -15,8 +15,8 @@ import threading
 from typing import NamedTuple
 
 lock = threading.RLock()  # held while a device's kernels are first imported, so that none is left out
-_kernels = {}  # name to Registration
-_modules = {}  # name of a device in use to the module of its kernels
+_kernels: dict = {}  # name to Registration
+_modules: dict = {}  # name of a device in use to the module of its kernels
 
 
 class Registration(NamedTuple):

@@ -60,11 +60,15 @@ class _Walk:
         if function in self.seen:
             return
         self.seen.add(function)
+        self.add(function.__module__, function.__qualname__)
         if function.__module__ and function.__module__.startswith(OURS):
             for path in sorted(self.files_of(function)):
                 self.file(path)
+            for cell in function.__closure__ or ():  # exp and tanh are the same function but for these
+                inner = getattr(cell.cell_contents, "py_func", cell.cell_contents)
+                if inspect.isfunction(inner):
+                    self.function(inner)
             return
-        self.add(function.__module__, function.__qualname__)
         self.file(inspect.getfile(function))
         self.value(function.__defaults__)
         for cell in function.__closure__ or ():

@@ -114,7 +114,7 @@ else:
         worker = ir.Function(module, ir.FunctionType(ir.VoidType(), parameters), name)
         worker.linkage = "internal"
         builder = ir.IRBuilder(worker.append_basic_block("entry"))
-        if context.enable_debuginfo:  # LLVM drops the lines of what it inlines into a function without any
+        if ConfigStack().top().dbg_directives_only:  # LLVM drops the lines of what it inlines into a function without
             lines = context.DIBuilder(module, code.co_filename, context, directives_only=True)
             lines.mark_subprogram(worker, name, (), (), code.co_firstlineno)
             lines.mark_location(builder, code.co_firstlineno)

@@ -43,7 +43,8 @@ class Line(NamedTuple):
         text = text if len(text) <= 90 else text[:89] + "…"
         found = [f"{place:<22} {text}", f"{'':>22} -> {counts}" + (f" and {rest} more" if rest else "")]
         if self.loops:
-            found.append(f"{'':>25} in a loop of {' or '.join(map(_turn, self.loops))} a turn")
+            more = " (or fewer)" if len(self.loops) > 2 else ""
+            found.append(f"{'':>25} in a loop of {' or '.join(map(_turn, self.loops[:2]))} a turn{more}")
         return "\n".join(found)
 
 

@@ -12,7 +12,7 @@ from minigrad.extension import registered
 from minigrad.function import Function, Pick
 from minigrad.kernels import reference
 from minigrad.study.kernel_names import KERNELS, functions_of, gradients_of, kernels_of
-from minigrad.study.texts import definition, made_of
+from minigrad.study.texts import definition, made_of, whole
 from minigrad.tensor import Tensor
 
 PARTS = ("function", "gradients", "reference", "njit", "llvm", "assembly", "lines", "cuda", "ptx", "sass")
@@ -31,9 +31,8 @@ class KernelSource:
 
     def __init__(self, name):
         self.name, self._registered = name, registered(name)
-        self.reference = definition("reference", name)
-        if self._registered and self._registered.reference:
-            self.reference = made_of(self._registered.reference)
+        function = self._registered.reference if self._registered else getattr(reference, name, None)
+        self.reference = whole("reference", name, function)
 
     def __repr__(self):
         return f"<kernel {self.name}>"
@@ -41,9 +40,7 @@ class KernelSource:
     @functools.cached_property
     def njit(self):
         """The source of the CPU kernel, and of the project's functions that it is made of."""
-        parts = made_of(self._chosen[0].py_func) if self._chosen else ""
-        head = definition("cpu", self.name)
-        return parts if not head or _same_start(head, parts) else f"{head}\n\n{parts}".rstrip() + "\n"
+        return whole("cpu", self.name, self._chosen[0] if self._chosen else None)
 
     @functools.cached_property
     def _chosen(self):
@@ -75,8 +72,12 @@ class KernelSource:
     @property
     def why_no_machine(self):
         """What is missing for LLVM IR and assembly, as a sentence; "" if they are there."""
+        import numba
+
         if self._chosen is None:
             return f"{self.name} is not compiled here: there is no kernel for the CPU, or NUMBA_DISABLE_JIT is set"
+        if numba.config.DEBUGINFO_DEFAULT:  # LLVM aborts where two ways to note lines meet
+            return "machine code is looked at without NUMBA_DEBUGINFO, which makes other code"
         return "" if self._chosen[1] else f"{self.name} has not been called yet, so its arguments' types are not known"
 
     @property
@@ -219,11 +220,6 @@ class Source:
             parts.append(_framed(f"{kernel.name}: numba.cuda", kernel.cuda, *(rows or [kernel.why_not])))
         parts.append(f'The texts in full: .show("{PARTS[0]}"), ' + ", ".join(f'"{part}"' for part in PARTS[1:]))
         return "\n\n".join(parts)
-
-
-def _same_start(head, parts):
-    """Whether some functions begin with the one that defines the name, whatever is said of their places."""
-    return parts.split("\n", 1)[-1].startswith(head.split("\n", 1)[-1].rstrip())
 
 
 def _framed(title, text, *remarks):

@@ -16,29 +16,43 @@ MACHINERY = ("compile", "emitter", "parallel", "simd", "thread_pool", "atomics",
 
 
 @functools.cache
-def _definitions(backend):
-    """Of every name that the files of a backend define at their top level: (file, first line, last line)."""
+def _homes(backend):
+    """Of every kernel of a backend the file that defines it."""
+    tree = ast.parse((FOLDER / backend / "__init__.py").read_text("utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {alias.asname or alias.name: (FOLDER.joinpath(*node.module.split(".")[2:]).with_suffix(".py"), alias.name)
+            for node in imports for alias in node.names}
+
+
+@functools.cache
+def _definitions(file):
+    """Of every name that a file defines at its top level: (first line, last line)."""
     found = {}
-    for file in sorted((FOLDER / backend).glob("*.py")):
-        if file.stem == "__init__":
-            continue
-        for node in ast.parse(file.read_text("utf-8")).body:
-            names = [node.name] if isinstance(node, ast.FunctionDef) else []
-            if isinstance(node, ast.Assign):
-                names = [name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)]
-            first = min([node.lineno, *[d.lineno for d in getattr(node, "decorator_list", ())]])
-            for name in names:
-                found.setdefault(name, (file, first, node.end_lineno))
+    for node in ast.parse(file.read_text("utf-8")).body:
+        names = [node.name] if isinstance(node, ast.FunctionDef) else []
+        if isinstance(node, ast.Assign):
+            names = [name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+        first = min([node.lineno, *[d.lineno for d in getattr(node, "decorator_list", ())]])
+        found |= {name: (first, node.end_lineno) for name in names}
     return found
 
 
 def definition(backend, name):
     """The text that defines a kernel in ``reference``, ``cpu`` or ``cuda``, its place in front; "" if there is none."""
-    if name not in _definitions(backend):
+    if name not in _homes(backend):
         return ""
-    file, first, last = _definitions(backend)[name]
+    file, name = _homes(backend)[name]
+    first, last = _definitions(file)[name]
     text = "\n".join(file.read_text("utf-8").splitlines()[first - 1 : last])
     return f"# kernels/{backend}/{file.name}:{first}\n{text}\n"
+
+
+def whole(backend, name, function):
+    """The definition of a kernel and the functions that it is made of; `function` is None if it cannot be had."""
+    head, parts = definition(backend, name), made_of(function) if function else ""
+    if not head or parts.split("\n", 1)[-1].startswith(head.split("\n", 1)[-1].rstrip()):
+        return parts  # they begin with it
+    return f"{head}\n\n{parts}".rstrip() + "\n"
 
 
 def made_of(function, most=40):

@@ -16,7 +16,8 @@ def test_1_the_floor(chapter, nbytes, operations, seconds, bound):
 
 def test_1_a_linear_layer(chapter):
     assert chapter.linear_cost(1, 1, 1) == (16, 3)
-    assert chapter.linear_cost(64, 784, 256) == (4 * (64 * 784 + 784 * 256 + 256 + 64 * 256), 2 * 64 * 784 * 256 + 64 * 256)
+    numbers = 64 * 784 + 784 * 256 + 256 + 64 * 256
+    assert chapter.linear_cost(64, 784, 256) == (4 * numbers, 2 * 64 * 784 * 256 + 64 * 256)
 
 
 def test_1_large_batches_are_bound_by_arithmetic(chapter):
