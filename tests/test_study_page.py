@@ -1,4 +1,4 @@
-"""What a page of minigrad.study.page says: values, gradients and order of a step, influence, and that nothing is left."""
+"""What a page of minigrad.study.page says: values, gradients, order of a step, influence; and that nothing is left."""
 
 import json
 import re
@@ -79,8 +79,8 @@ def test_steps_go_forward_and_then_backward():
     assert {data["nodes"][key]["title"] for key in last["completed"]} == {"0.weight", "0.bias"}
     handed = {data["nodes"][data["edges"][index]["source"]]["title"]: data["edges"][index] for index in last["edges"]}
     assert handed["0.weight"]["shape"] == [4, 2] and handed["0.weight"]["step"] == 14 and "x" not in handed
-    assert re.fullmatch(r"Step 12 of 14, backward of linear \(2\): gradient \(4, 1\), norm [\d.]+, arrives; hands \(4, 4\) "
-                        r"to tanh \(1\), \(1, 4\) to 2\.weight and \(1,\) to 2\.bias\. .* are complete\.",
+    assert re.fullmatch(r"Step 12 of 14, backward of linear \(2\): gradient \(4, 1\), norm [\d.]+, arrives; hands "
+                        r"\(4, 4\) to tanh \(1\), \(1, 4\) to 2\.weight and \(1,\) to 2\.bias\. .* are complete\.",
                         data["steps"][11]["text"])
     for node in data["nodes"]:  # inputs are there before what uses them
         sources = [data["nodes"][edge["source"]] for edge in data["edges"] if edge["target"] == node["key"]]
@@ -124,9 +124,11 @@ def test_modules_and_ops_are_two_views_of_the_same_nodes():
         assert sorted(key for box in view["boxes"] for key in box["members"]) == keys
         assert all(key in view["boxes"][view["of"][key]]["members"] for key in keys)
         for box in view["boxes"]:
-            assert 0 <= box["x"] - box["w"] / 2 and box["x"] + box["w"] / 2 <= view["width"] and box["main"] in box["members"]
+            assert box["main"] in box["members"]
+            assert 0 <= box["x"] - box["w"] / 2 and box["x"] + box["w"] / 2 <= view["width"]
             assert 0 <= box["y"] - box["h"] / 2 and box["y"] + box["h"] / 2 <= view["height"]
-    assert sorted(i for line in data["views"]["ops"]["lines"] for i in line["members"]) == list(range(len(data["edges"])))
+    drawn = sorted(index for line in data["views"]["ops"]["lines"] for index in line["members"])
+    assert drawn == list(range(len(data["edges"])))
     assert len(data["views"]["modules"]["boxes"]) < len(keys)
 
 
@@ -178,7 +180,8 @@ def test_influence_agrees_with_the_gradient(net, settings):
     for node in data["nodes"]:
         if node["kind"] == "parameter":
             numbers = np.frombuffer(b64decode(data["influence"]["by"][str(node["key"])][output]["numbers"]), "<f4")
-            np.testing.assert_allclose(numbers, node["gradients"][0]["values"], rtol=2e-4, atol=2e-6, err_msg=node["title"])
+            analytic = node["gradients"][0]["values"]
+            np.testing.assert_allclose(numbers, analytic, rtol=2e-4, atol=2e-6, err_msg=node["title"])
             checked += numbers.size
     assert checked == data["parameters"]
 
@@ -188,12 +191,12 @@ def test_influence_on_the_values_in_between():
     data = data_of(model, x, y, influence=True)
     found = by_title(data)
     entry = data["influence"]["by"][str(found["0.weight"]["key"])][str(found["linear (0)"]["key"])]
-    moved = np.frombuffer(b64decode(entry["numbers"]), "<f4").reshape(4, 2, 4, 4)  # weight [i, j], output [sample, unit]
+    moved = np.frombuffer(b64decode(entry["numbers"]), "<f4").reshape(4, 2, 4, 4)  # of weight, of output
     expected = np.zeros((4, 2, 4, 4))
     for unit in range(4):
         expected[unit, :, :, unit] = x.numpy().T
     np.testing.assert_allclose(moved, expected, atol=1e-6)
-    np.testing.assert_allclose(entry["norms"], np.linalg.norm(expected.reshape(8, 16), axis=1), atol=1e-6)
+    np.testing.assert_allclose(entry["norms"], np.linalg.norm(expected.reshape(8, 16), axis=1), rtol=5e-6)
     assert str(found["0.weight"]["key"]) not in data["influence"]["by"][str(found["2.weight"]["key"])]
     assert str(found["linear (0)"]["key"]) not in data["influence"]["by"][str(found["2.weight"]["key"])]
 
@@ -201,7 +204,8 @@ def test_influence_on_the_values_in_between():
 def test_influence_is_for_small_nets():
     model = nn.Linear(20, 20)
     data = data_of(model, mg.randn(2, 20), mg.randn(2, 20), influence=True)
-    assert data["influence"] == {"why_not": "The net has 420 parameters; influence is computed for up to 300.", "by": {}}
+    why = "The net has 420 parameters; influence is computed for up to 300."
+    assert data["influence"] == {"why_not": why, "by": {}}
 
     class Single(nn.Linear):
         def forward(self, x):
@@ -281,7 +285,8 @@ def test_code_is_kept_once_and_compressed():
     linear, plain = code["ops"]["linear"], [re.sub("<.*?>", "", text(i)) for i in range(len(code["texts"]))]
     assert "class Linear(Function)" in plain[linear["function"]]
     forward = linear["kernels"][0]
-    assert "def linear_forward" in plain[forward["reference"]] and '<span class="k">def</span>' in text(forward["reference"])
+    assert "def linear_forward" in plain[forward["reference"]]
+    assert '<span class="k">def</span>' in text(forward["reference"])
     assert "def linear_forward" in plain[forward["njit"]] and "Write it with code=" in forward["LLVM"]
     assert len(plain) == len(set(plain)) and any("zlib" in kept for kept in code["texts"])
     assert set(code["ops"]) == {"linear", "tanh", "sub", "mul", "sum", "div"}
@@ -313,7 +318,8 @@ def test_machine_code_or_the_reason_why_there_is_none(monkeypatch):
     assert kernel["PTX"] == "no compiler" and kernel["CUDA"] == "twice has no CUDA."
     assert kernel["notes"] == ["vector instructions: 3 vaddps zmm", "12 registers per thread on sm_90"]
     assert ("tanh", 1, 6) in told
-    assert "5 of 405 lines left out" in shortened(Kernel.llvm, "llvm") and "left out" not in shortened(Kernel.llvm, "python")
+    assert "5 of 405 lines left out" in shortened(Kernel.llvm, "llvm")
+    assert "left out" not in shortened(Kernel.llvm, "python")
     assert Texts().add("a < b", "no such language") == 0
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from minigrad.cli.options import device, whole_number
 
 CONVENTION = (
-    "PATH is a Python file that defines study(), which returns (model, x, y) or (model, x, y, loss), or that has the names "
-    "model, x, y and perhaps loss. It is run as a module named 'minigrad_study', so what stands under "
+    "PATH is a Python file that defines study(), which returns (model, x, y) or (model, x, y, loss), or that has the "
+    "names model, x, y and perhaps loss. It is run as a module named 'minigrad_study', so what stands under "
     "if __name__ == '__main__' does not run."
 )
 
@@ -28,8 +28,8 @@ def add_options(parser):
     add("--device", type=device, default="cpu", metavar="NAME", help="cpu or cuda, for --model (default: cpu)")
     add("--output", type=Path, default=Path("step.html"), metavar="FILE", help="the page (default: step.html)")
     add("--code", choices=("machine", "source", "none"), default="machine",
-        help="what the code tabs hold: machine compiles for LLVM, assembly and PTX, seconds a kernel at the first time; "
-             "source is at once (default: machine)")
+        help="what the code tabs hold: machine compiles for LLVM, assembly and PTX, seconds a kernel the first time; "
+             "source does not (default: machine)")
     add("--fuse", action=argparse.BooleanOptionalAction, help="join layers into one op, or run each on its own "
                                                               "(default: as the model says)")
     add("--decompose", action="store_true", help="run fused ops as compositions of primitives")
@@ -49,7 +49,8 @@ def run(options):
     if (options.path is None) == (options.model is None):
         raise ValueError("study: expected either a script or --model, as in minigrad study --model cnn")
     if not options.output.parent.is_dir():
-        raise FileNotFoundError(f"study: there is no folder {options.output.parent} to write {options.output.name} into")
+        folder, name = options.output.parent, options.output.name
+        raise FileNotFoundError(f"study: there is no folder {folder} to write {name} into")
     mg.manual_seed(options.seed)
     with console.status("building the net") as status:
         state = {"what": "the net"}
@@ -79,14 +80,15 @@ def _from_script(options):
     elif {"model", "x", "y"} <= names.keys():
         found = names["model"], names["x"], names["y"], names.get("loss")
     else:
-        raise ValueError(f"study: expected {path.name} to define study(), which returns (model, x, y), or the names model, "
-                         "x and y; for the nets of minigrad train use --model")
+        raise ValueError(f"study: expected {path.name} to define study(), which returns (model, x, y), or the names "
+                         "model, x and y; for the nets of minigrad train use --model")
     if not isinstance(found, tuple) or len(found) not in (3, 4):
-        raise ValueError(f"study: expected study() of {path.name} to return (model, x, y) or (model, x, y, loss), got "
-                         f"{type(found).__name__}")
+        raise ValueError(f"study: expected study() of {path.name} to return (model, x, y) or (model, x, y, loss), "
+                         f"got {type(found).__name__}")
     model, x, y, loss = (*found, None)[:4]
     if loss is not None and not callable(loss):
-        raise TypeError(f"study: expected loss of {path.name} to be a function of (output, y), got {type(loss).__name__}")
+        raise TypeError(f"study: expected loss of {path.name} to be a function of (output, y), "
+                        f"got {type(loss).__name__}")
     return model, x, y, loss, path.stem
 
 
@@ -97,7 +99,7 @@ def _net(options):
     from minigrad.creation import from_numpy
 
     if options.data == "digits" and importlib.util.find_spec("sklearn") is None:
-        raise ImportError("study: the digits come with scikit-learn: pip install scikit-learn, or choose another --data")
+        raise ImportError("study: the digits come with scikit-learn: pip install scikit-learn, or choose other --data")
     data = datasets.load(options.data, options.data_dir)
     model = MODELS[options.model](data.x_train.shape[1:], len(data.classes)).to(options.device)
     x = from_numpy(data.x_train[: options.batch_size].copy(), options.device)

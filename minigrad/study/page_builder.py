@@ -9,9 +9,9 @@ import numpy as np
 from minigrad import functional
 from minigrad.creation import from_numpy
 from minigrad.random import default_generator
+from minigrad.study import page_influence
 from minigrad.study.page_code import LEVELS, code_of
 from minigrad.study.page_data import page_data
-from minigrad.study import page_influence
 from minigrad.study.page_influence import Influence, packed
 from minigrad.study.page_recording import record
 from minigrad.tensor import Tensor

@@ -1,7 +1,7 @@
 """What a page shows, as data: nodes with their places and values, edges, steps with the sentences that tell them."""
 
 from minigrad.study.layout import GAP_DOWN, HEIGHT, MARGIN, lines_of
-from minigrad.study.page_recording import GRID, summary
+from minigrad.study.page_recording import GRID, rounded, summary
 from minigrad.study.svg import curve
 
 PICTURES = 150  # nodes up to which the values are drawn into the boxes
@@ -55,7 +55,7 @@ def page_data(recording, model, *, title, texts, influence, notes=()):
             edges[index] |= {"step": number, "shape": found["shape"], "norm": found.get("norm", 0.0)}
     collapsed = _collapsed(seen)
     return {
-        "title": title, "loss": recording.loss, "model": type(model).__name__, "notes": list(notes),
+        "title": title, "loss": rounded(recording.loss, 4), "model": type(model).__name__, "notes": list(notes),
         "parameters": sum(parameter.numel() for parameter in model.parameters()), "pictures": pictures,
         "output": seen.outputs[0], "nodes": nodes, "edges": edges,
         "steps": [telling.step(number, step) for number, step in enumerate(recording.steps, 1)],
@@ -135,11 +135,11 @@ class _Telling:
         return f"{node.op} ({node.module})" if node.module else node.op
 
     def step(self, number, step):
-        node = self.recording.graph[step.key]
         head = f"Step {number} of {self.count}, {step.phase} of {self.name(step.key)}: "
         if step.phase == "forward":
             inputs = [edge for edge in self.recording.graph.edges if edge.target == step.key]
-            takes = _listed([f"{_shape(self.recording.graph[e.source].shape)} from {self.name(e.source)}" for e in inputs])
+            shapes = [_shape(self.recording.graph[edge.source].shape) for edge in inputs]
+            takes = _listed([f"{s} from {self.name(e.source)}" for s, e in zip(shapes, inputs, strict=True)])
             text = head + (f"takes {takes}; " if takes else "") + self._result(step.key)
         else:
             text = head + self._gradient(step)

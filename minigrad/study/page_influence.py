@@ -8,9 +8,8 @@ import numpy as np
 
 from minigrad.creation import from_numpy
 from minigrad.dtypes import float64
-from minigrad.random import default_generator
 from minigrad.study.decomposing import decompose
-from minigrad.study.page_recording import GRID, Forward, checked_loss, state_kept
+from minigrad.study.page_recording import GRID, Forward, checked_loss, rounded, state_kept
 from minigrad.watching import watch
 
 MOST = 300  # parameters
@@ -138,7 +137,7 @@ def packed(found):
     for parameter, nodes in found.by.items():
         rows = by[str(parameter)] = {}
         for key, array in nodes.items():
-            rows[str(key)] = entry = {"norms": [float(f"{n:.6g}") for n in np.linalg.norm(array, axis=1)]}
+            rows[str(key)] = entry = {"norms": [rounded(n) for n in np.linalg.norm(array, axis=1)]}
             if array.shape[1] <= GRID and array.size <= left:
                 left -= array.size
                 entry["numbers"] = base64.b64encode(array.astype("<f4").tobytes()).decode()

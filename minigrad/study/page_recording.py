@@ -40,16 +40,16 @@ def summary(array, limit=GRID):
     found = {"shape": list(np.shape(array)), "size": flat.size, "zeros": int((wide == 0).sum()),
              "nan": int(np.isnan(wide).sum()), "inf": int(np.isinf(wide).sum())}
     if finite.size:
-        found |= {"norm": number(np.linalg.norm(finite)), "mean": number(finite.mean()), "std": number(finite.std()),
-                  "min": number(finite.min()), "max": number(finite.max())}
+        found |= {"norm": rounded(np.linalg.norm(finite)), "mean": rounded(finite.mean()), "std": rounded(finite.std()),
+                  "min": rounded(finite.min()), "max": rounded(finite.max())}
     if flat.size <= limit:
-        found["values"] = [number(x) for x in wide]
+        found["values"] = [rounded(x) for x in wide]
     elif finite.size:
         found["counts"] = np.histogram(finite, BINS)[0].tolist()
     return found
 
 
-def number(x, digits=6):
+def rounded(x, digits=6):
     """A number for JSON, rounded to some digits."""
     return float(f"{x:.{digits}g}") if np.isfinite(x) else f"{x}"
 

@@ -216,8 +216,8 @@ class Source:
                 parts.append(_framed(f"{kernel.name}: machine code for {code.signature}", text))
             else:
                 parts.append(_framed(f"{kernel.name}: machine code", kernel.why_no_machine))
-            rows = [f"{k.name}: {k.registers} registers, {k.shared} bytes of shared memory, {k.spills} spilled (sm_90)"
-                    for k in kernel.cuda_kernels if k.registers is not None]
+            rows = [f"{k.name}: {k.registers} registers ({k.registers_sm_80} for sm_80), {k.shared} bytes of shared "
+                    f"memory, {k.spills} of spilled registers" for k in kernel.cuda_kernels if k.registers is not None]
             parts.append(_framed(f"{kernel.name}: numba.cuda", kernel.cuda, *(rows or [kernel.why_not])))
         parts.append(f'The texts in full: .show("{PARTS[0]}"), ' + ", ".join(f'"{part}"' for part in PARTS[1:]))
         return "\n\n".join(parts)

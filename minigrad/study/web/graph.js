@@ -3,7 +3,7 @@
 const svg = d3.select("#graph");
 const canvas = d3.select("#canvas");
 const quiet = window.matchMedia("(prefers-reduced-motion: reduce)");
-const zoom = d3.zoom().scaleExtent([0.04, 4]).extent(() => [[0, 0], [stage.width, stage.height]]).on("zoom", () => {
+const zoom = d3.zoom().scaleExtent([0.005, 4]).extent(() => [[0, 0], [stage.width, stage.height]]).on("zoom", () => {
   canvas.attr("transform", d3.event.transform);
   stage.onmove();
 });
