@@ -144,8 +144,8 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
 def _summed_to(node, grad, shape):
     """Undo broadcasting: this is the one place."""
     if ops.common.broadcast_shapes("backward", grad.data.shape, shape) != grad.data.shape:
-        raise RuntimeError(f"backward: expected {node.name}.backward to return a gradient of shape {shape} (or one that "
-                           f"broadcasting made of it), got {grad.data.shape}")
+        raise RuntimeError(f"backward: expected {node.name}.backward to return a gradient of shape {shape}, or of one "
+                           f"broadcast from it, got {grad.data.shape}")
     return ops.sum_to(grad, shape)
 
 

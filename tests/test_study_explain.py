@@ -255,7 +255,8 @@ def test_numerical_takes_arrays_gradients_and_shortens():
     np.testing.assert_allclose(result.numerical, 2 * seed, atol=1e-6)
     text = str(result).splitlines()
     assert len(text) == 24 and text[-3] == "the worst 20 of 40 elements" and repr(result) == str(result)
-    assert text[-1] == "of the sum of the function's 40 elements, each with a factor of its own (gradient= sets the factors)"
+    assert text[-1] == ("of the sum of the function's 40 elements, each with a factor of its own "
+                        "(gradient= sets the factors)")
 
 
 def test_numerical_checks_elements_whose_sum_is_constant():

@@ -276,8 +276,8 @@ class _Builder:
     def _inputs(self, fn):
         """Pairs of position and engine's object; types of the inputs are noted on the way."""
         if fn.parents is None:
-            raise ValueError(f"{self.op}: the graph behind {fn.name} was freed by a backward; look at it before, or pass "
-                             "retain_graph=True to that backward")
+            raise ValueError(f"{self.op}: the graph behind {fn.name} was freed by a backward; look at it before, or "
+                             "pass retain_graph=True to that backward")
         dtype, _ = self.types[id(fn)]
         dtype = getattr(fn, "source", dtype) if fn.name == "cast" else dtype
         found, saved = [], fn.inputs or (None,) * len(fn.parents)
