@@ -98,6 +98,22 @@ def test_inputs_without_gradient_are_shown_and_named():
     assert [data["nodes"][e["source"]]["title"] for e in data["edges"] if e["target"] == reshape["key"]] == ["x"]
 
 
+def test_inputs_that_no_op_has_saved_are_shown():
+    class Shift(nn.Module):
+        def __init__(self):
+            self.b = nn.Parameter(mg.zeros(3))
+
+        def forward(self, x):
+            return x.exp() + self.b  # an add saves nothing
+
+    data = data_of(Shift(), mg.randn(2, 3), mg.randn(2, 3))
+    found = by_title(data)
+    key = found["add"]["key"]
+    edges = [(data["nodes"][e["source"]]["title"], e["position"]) for e in data["edges"] if e["target"] == key]
+    assert sorted(edges) == [("b", 1), ("exp", 0)] and not found["exp"]["requires_grad"]
+    assert [data["nodes"][step["key"]]["title"] for step in data["steps"]][:2] == ["exp", "add"]
+
+
 def test_a_gradient_that_is_summed_over_uses_is_complete_once():
     w = nn.Parameter(mg.tensor([1.0, 2.0, 3.0]))
 
@@ -184,6 +200,14 @@ def test_influence_agrees_with_the_gradient(net, settings):
             np.testing.assert_allclose(numbers, analytic, rtol=2e-4, atol=2e-6, err_msg=node["title"])
             checked += numbers.size
     assert checked == data["parameters"]
+
+
+def test_influence_of_a_large_weight():
+    model = nn.Linear(1, 1, bias=False)
+    model.load_state_dict({"weight": np.full((1, 1), -40.0)})
+    data = data_of(model, mg.tensor([[2.0]]), mg.tensor([[0.0]]), influence=True)
+    entry = data["influence"]["by"][str(by_title(data)["weight"]["key"])][str(data["output"])]
+    np.testing.assert_allclose(entry["norms"], [320.0], rtol=1e-5)  # of (2 w)^2
 
 
 def test_influence_on_the_values_in_between():
