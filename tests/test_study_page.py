@@ -174,6 +174,28 @@ def test_everything_is_left_as_it_was():
     assert model.training and not model[4].training and model.fuse and "fuse" not in model.__dict__
 
 
+def test_on_a_gpu_or_its_emulator():
+    """The same numbers as on the CPU, dropout's too, and the random state of both devices is left."""
+    pytest.importorskip("greenlet")
+    model, x, y = mlp()
+    mg.manual_seed(5)
+    expected = data_of(model, x, y, influence=True)
+    model.to("cuda")
+    mg.manual_seed(5)
+    generator, devices = mg.random.default_generator, (mg.cpu, mg.get_device("cuda"))
+    before = [device.to_numpy(generator.state(device)).copy() for device in devices]
+    data = data_of(model, x.to("cuda"), y.to("cuda"), influence=True)
+    after = [device.to_numpy(generator.state(device)) for device in devices]
+    np.testing.assert_array_equal(after, before)
+    assert {node["device"] for node in data["nodes"]} == {"cuda"}
+    for here, there in zip(data["nodes"], expected["nodes"], strict=True):
+        np.testing.assert_allclose(array(here["values"][0]), array(there["values"][0]), atol=1e-5)
+    for key, nodes in data["influence"]["by"].items():
+        for other, entry in nodes.items():
+            norms = expected["influence"]["by"][key][other]["norms"]
+            np.testing.assert_allclose(entry["norms"], norms, rtol=1e-4, atol=1e-7)
+
+
 def test_everything_is_left_as_it_was_after_an_error():
     model, x, y = mlp()
     state = {name: value.numpy().copy() for name, value in model.state_dict().items()}
