@@ -39,7 +39,7 @@ def swish_grad_cpu(x, beta, grad, grad_x, terms):
 # On the GPU: a thread per element. Written inside a function, as the words cannot be imported without CUDA.
 @functools.cache
 def cuda_kernels():
-    from minigrad.kernels.cuda.language import THREADS, Int, Pointer, T, blocks, divide, kernel, math, thread_index
+    from minigrad.kernels.cuda.language import Int, Pointer, T, divide, kernel, math, thread_index
 
     @kernel
     def forward(x: Pointer, beta: Pointer, out: Pointer, n: Int):
@@ -55,18 +55,20 @@ def cuda_kernels():
             bend = x[i] * s * (T(1) - s)
             grad_x[i], terms[i] = grad[i] * (s + beta[0] * bend), grad[i] * x[i] * bend
 
-    return {
-        "forward": lambda *arrays: forward[blocks(arrays[0].size), THREADS](*arrays, arrays[0].size),
-        "gradient": lambda *arrays: gradient[blocks(arrays[0].size), THREADS](*arrays, arrays[0].size),
-    }
+    return {"forward": forward, "gradient": gradient}
+
+
+def launch(name, *arrays):
+    n, threads = arrays[0].size, 256
+    cuda_kernels()[name][max(1, -(-n // threads)), threads](*arrays, n)
 
 
 def swish_forward_cuda(x, beta, out):
-    cuda_kernels()["forward"](x, beta, out)
+    launch("forward", x, beta, out)
 
 
 def swish_grad_cuda(x, beta, grad, grad_x, terms):
-    cuda_kernels()["gradient"](x, beta, grad, grad_x, terms)
+    launch("gradient", x, beta, grad, grad_x, terms)
 
 
 mg.register_kernel("swish_forward", cpu=swish_forward_cpu, cuda=swish_forward_cuda, reference=swish_forward)

@@ -120,7 +120,7 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
                 else:
                     shape = parent.shape
                 if answer.data.shape != shape:
-                    answer, new = _summed_to(answer, shape), True
+                    answer, new = _summed_to(node, answer, shape), True
                 if known is None:
                     total[parent] = answer
                     # Whose array it is matters only if more will be added, or a leaf keeps it.
@@ -141,10 +141,11 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
         modes.current.reset(token)
 
 
-def _summed_to(grad, shape):
+def _summed_to(node, grad, shape):
     """Undo broadcasting: this is the one place."""
     if ops.common.broadcast_shapes("backward", grad.data.shape, shape) != grad.data.shape:
-        raise RuntimeError(f"backward: expected a gradient of shape {shape}, got {grad.data.shape}")
+        raise RuntimeError(f"backward: expected {node.name}.backward to return a gradient of shape {shape}, or of one "
+                           f"broadcast from it, got {grad.data.shape}")
     return ops.sum_to(grad, shape)
 
 

@@ -16,6 +16,7 @@ import pytest
 import minigrad as mg
 from minigrad import functional as F
 from minigrad import layers as nn
+from minigrad.kernels.cuda import toolkit
 from minigrad.testing import gradcheck, gradgradcheck, kernelcheck
 
 ROOT = Path(__file__).parent.parent
@@ -67,6 +68,17 @@ def test_kernels_are_the_definition(device, n, dtype):
     x, beta, grad = arrays(n if device == "cpu" else min(n, 40), dtype)
     assert kernelcheck("swish_forward", [x, beta], [x.shape], device=device)
     assert kernelcheck("swish_grad", [x, beta, grad], [x.shape, x.shape], device=device)
+
+
+@pytest.mark.skipif(not toolkit.HAS_COMPILER, reason="numba-cuda and cuda-core are not installed")
+@pytest.mark.parametrize("name", ["forward", "gradient"])
+def test_cuda_kernels_compile_for_a_gpu(name):
+    from minigrad.kernels.cuda.compile import compile_kernel
+
+    kernel = kernels.cuda_kernels()[name]
+    pointers = len(kernel.parameters) - 1
+    code = compile_kernel(kernel, (np.dtype(np.float32),) * pointers, (8, 0))
+    assert code.cubin and ".f64" not in code.ptx
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

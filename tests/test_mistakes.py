@@ -110,3 +110,17 @@ def test_ops_are_functions_of_the_package():
     assert "stack" in dir(mg)
     with pytest.raises(AttributeError, match="has no attribute 'concatenate_all'"):
         mg.concatenate_all  # noqa: B018
+
+
+def test_a_gradient_of_the_wrong_shape_names_the_op():
+    class Total(mg.Function):
+        """sum, with a gradient of the wrong shape"""
+
+        def forward(self, x):
+            return x + 0
+
+        def backward(self, grad):
+            return (grad.sum(),)
+
+    with pytest.raises(RuntimeError, match=r"expected total.backward to return a gradient of shape \(2,\)"):
+        Total.apply(mg.ones(2, requires_grad=True)).backward(mg.ones(2))

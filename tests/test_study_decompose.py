@@ -1,6 +1,8 @@
 """minigrad.study.decompose: the mathematics in primitive ops is a second oracle of the fused ops."""
 
 import numpy as np
+import op_table
+import op_table_nn
 import pytest
 
 import minigrad as mg
@@ -9,6 +11,7 @@ from minigrad import layers as nn
 from minigrad import study
 from minigrad.study.decompositions import TABLE
 
+assert op_table_nn  # it adds rows to the table
 PRIMITIVE = {"add", "sub", "mul", "div", "neg", "exp", "log", "sqrt", "abs", "matmul", "sum", "mean", "max", "permute",
              "reshape", "expand", "where", "cast", "pow_scalar", "slice", "cat", "tanh", "relu", "max_pool2d", "silu",
              "leaky_relu", "reduce_extreme", "compare"}
@@ -126,6 +129,34 @@ def test_only_primitives_run(case):
     assert len(ran) > 1
 
 
+DECOMPOSED = {"linear", "softmax", "log_softmax", "logsumexp", "var", "std", "cross_entropy", "nll_loss", "layer_norm",
+              "batch_norm", "batch_norm_act", "linear_batch_norm_act", "gelu", "softplus",
+              "binary_cross_entropy_with_logits"}
+ROWS = [pytest.param(row, id=row.name) for row in op_table.ROWS if row.op in DECOMPOSED]
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_the_op_table(row):
+    """Awkward inputs too: what NumPy says of the op, and the gradients of the fused one."""
+
+    def run():
+        inputs = [mg.tensor(x, requires_grad=row.grad and x.dtype.kind == "f") for x in row.inputs()]
+        out = row.call(*inputs)
+        outputs, leaves = out if isinstance(out, tuple) else (out,), [x for x in inputs if x.requires_grad]
+        random = np.random.default_rng(1)
+        weights = [mg.tensor(random.standard_normal(y.shape)) for y in outputs]
+        return [y.numpy() for y in (*outputs, *(mg.grad(outputs, leaves, weights) if leaves else ()))]
+
+    fused = run()
+    with study.decompose():
+        composed = run()
+    wanted = row.oracle(*row.inputs())
+    for y, z in zip(composed, wanted if isinstance(wanted, tuple) else (wanted,), strict=False):
+        np.testing.assert_allclose(y, z, rtol=1e-9, atol=1e-9)
+    for a, b in zip(composed, fused, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
 def test_every_name_is_tried():
     tried = {case.split(",")[0].replace("_act", "") for case in CASES}
     assert tried == set(TABLE)
@@ -197,3 +228,12 @@ def test_a_captured_step_is_recorded_anew():
         inside = step(x).numpy()
     np.testing.assert_allclose(inside, step(x).numpy(), rtol=1e-6)
     assert len(step.recordings) == 2
+
+
+def test_mistakes_get_a_hint():
+    with pytest.raises(ValueError, match="did you mean 'softmax'"):
+        study.decompose("softmx")
+    with pytest.raises(TypeError, match=r"write @decompose\(\) with brackets"):
+        @study.decompose
+        def step():
+            pass

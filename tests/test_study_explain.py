@@ -255,7 +255,8 @@ def test_numerical_takes_arrays_gradients_and_shortens():
     np.testing.assert_allclose(result.numerical, 2 * seed, atol=1e-6)
     text = str(result).splitlines()
     assert len(text) == 24 and text[-3] == "the worst 20 of 40 elements" and repr(result) == str(result)
-    assert text[-1] == "of the sum of the function's 40 elements, each with a factor of its own"
+    assert text[-1] == ("of the sum of the function's 40 elements, each with a factor of its own "
+                        "(gradient= sets the factors)")
 
 
 def test_numerical_checks_elements_whose_sum_is_constant():
@@ -279,3 +280,15 @@ def test_numerical_hands_other_arguments_on_in_its_type():
     result = study.numerical(lambda x: x.sqrt().sum(), mg.tensor([0.0, 1.0]))  # not finite on one side
     assert result.worst == (0,) and "nan, inf: the function is not finite" in str(result)
     assert np.isnan(result.relative_error[0])
+
+
+def test_messages_name_who_was_called():
+    x = mg.ones(2, requires_grad=True)
+    with pytest.raises(TypeError, match="explain: expected model to be a Module, got int"):
+        explained(x.sum(), 3)
+    with pytest.raises(ValueError, match=r"explain: expected gradient to be a Tensor of shape \(2,\), got \(3,\)"):
+        explained(x * 2.0, gradient=mg.ones(3))
+    with pytest.raises(TypeError, match="numerical: expected a function, got int"):
+        study.numerical(3, x)
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):  # and nothing about float64
+        study.numerical(lambda a, b: a * b, x)

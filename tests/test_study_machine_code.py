@@ -1,5 +1,6 @@
 """minigrad.study.machine_code: LLVM IR, assembly and the Python lines of the very code that runs."""
 
+import os
 from collections import Counter
 
 import numba
@@ -9,6 +10,7 @@ from minigrad.device import get_device
 from minigrad.kernels.cpu.compile import OPTIONS, KernelCompiler, compile_listeners
 from minigrad.study import assembly, llvm_ir
 from minigrad.study.examples import arguments_of
+from minigrad.study.kept import kept
 from minigrad.study.machine_code import Line, chosen_for, machine_code
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
@@ -30,7 +32,7 @@ def line_with(code, text):
 
 def test_the_code_is_the_kernels_own():
     """Compiled as the kernel is, without line numbers: the same vector instructions, in all functions together."""
-    for name in ("relu", "add", "sum"):
+    for name in ("relu", "add", "gelu"):
         kernel, types = compiled(name)
         plain = numba.njit(kernel.py_func, _nrt=False, pipeline_class=KernelCompiler, **OPTIONS)
         plain.compile(types)
@@ -93,6 +95,15 @@ def test_it_is_kept_on_disk(tmp_path, monkeypatch):
         compile_listeners.pop()
 
 
+def test_what_nobody_looks_at_is_forgotten(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIGRAD_CACHE_DIR", str(tmp_path))
+    assert kept("first", lambda: [1]) == [1] == kept("first", lambda: [2])
+    assert kept("second", lambda: [3], lambda made: False) == [3] and kept("second", lambda: [4]) == [4]
+    os.utime(tmp_path / "study" / "first.json", (0, 0))
+    kept("third", lambda: [5])
+    assert sorted(file.name for file in (tmp_path / "study").iterdir()) == ["second.json", "third.json"]
+
+
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "study").write_text("in the way")
     monkeypatch.setenv("MINIGRAD_CACHE_DIR", str(tmp_path))
@@ -134,12 +145,18 @@ _ZN8minigrad4relu:
 _helper:
 	.loc	1 9 0
 	fadd	v1.4s, v2.4s, v3.4s
+	.loc	1 8 0
+	bl	_tile
+	.globl	_tile
+_tile:
+	fmla	v1.4s, v2.4s, v3.4s
 	.globl	_other
 _other:
 	fadd	v1.2d, v2.2d, v3.2d
 """
     parts = assembly.functions(text, "_ZN8minigrad4relu", lambda *place: place)
-    assert [part.instructions for part in parts] == [[(("/x/relu.py", 7), "fmul 4s")], [(("/x/relu.py", 9), "fadd 4s")]]
+    assert [part.instructions for part in parts] == [
+        [(("/x/relu.py", 7), "fmul 4s")], [(("/x/relu.py", 9), "fadd 4s")], [(("/x/relu.py", 8), "fmla 4s")]]
     assert assembly.listing(parts).startswith("relu:\n# relu.py:7")
 
 

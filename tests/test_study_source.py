@@ -11,6 +11,8 @@ import pytest
 import minigrad as mg
 import minigrad.functional as F
 from minigrad.function import Function
+from minigrad.kernels.cpu import compile
+from minigrad.kernels.cuda import kernel as cuda_kernel
 from minigrad.kernels.cuda.toolkit import HAS_COMPILER
 from minigrad.study import cuda_code, source
 from minigrad.study.kernel_names import KERNELS
@@ -158,9 +160,13 @@ def test_without_a_file():
 
 
 @pytest.mark.skipif(not HAS_COMPILER, reason="numba-cuda and cuda-core are not installed")
-def test_cuda():
+def test_cuda(monkeypatch):
+    monkeypatch.setattr(cuda_kernel.backend, "prepare", cuda_kernel.backend.prepare)  # it is listened to from now on
+    for one in cuda_kernel.KERNELS:
+        monkeypatch.setattr(one, "_ready", {})
     host, kernels, why_not = cuda_code._look("relu")
-    ((name, text, types, ptx, sass, registers, shared, spills),) = kernels
+    ((name, text, types, ptx, sass, registers, shared, spills, older, older_spills),) = kernels
+    assert 0 < older < 256 and older_spills == 0
     assert why_not == "" and "lambda x: T(0) if x <= T(0) else x" in host
     assert name == "relu" and "thread_index()" in text and types == "float32"
     assert ".entry" in ptx and 0 < registers < 256 and shared == spills == 0
@@ -169,8 +175,9 @@ def test_cuda():
 
 def test_cuda_in_a_process_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("MINIGRAD_CACHE_DIR", str(tmp_path))
-    asked = []
+    asked, heard = [], []
     run = subprocess.run
+    monkeypatch.setattr(compile, "compile_listeners", [lambda event, name, _: heard.append((event, name))])
 
     def counted(*arguments, **options):
         asked.append(arguments)
@@ -180,6 +187,7 @@ def test_cuda_in_a_process_of_its_own(tmp_path, monkeypatch):
     cuda_code.cuda_code.cache_clear()
     try:
         kernel = kernel_source("neg")
+        assert kernel.cuda and heard == [("start", "neg (CUDA, to be read)"), ("end", "neg (CUDA, to be read)")]
         assert "lambda x: -x" in kernel.cuda and "thread_index()" in kernel.cuda
         assert (kernel.ptx is None) == (not HAS_COMPILER) == bool(kernel.why_not and "compiler" in kernel.why_not)
         if HAS_COMPILER:
@@ -206,8 +214,8 @@ def test_where_the_cuda_kernels_cannot_be_imported(monkeypatch, tmp_path):
     ("NUMBA_DISABLE_JIT", "relu is not compiled here"), ("NUMBA_DEBUGINFO", "machine code is looked at without"),
 ])
 def test_settings_of_numba_without_machine_code(setting, expected, tmp_path):
-    code = ("from minigrad.study import source; k = source('relu').kernels[0]; "
-            "print(k.llvm, k.vector_counts, k.lines); print(k.why_no_machine); print(k.njit); import minigrad as mg; print(mg.relu(mg.tensor([1.0, -1.0])))")
+    code = ("import minigrad as mg; k = mg.study.source('relu').kernels[0]; print(k.llvm, k.vector_counts, k.lines); "
+            "print(k.why_no_machine); print(k.njit); print(mg.relu(mg.tensor([1.0, -1.0])))")
     settings = {**os.environ, setting: "1", "MINIGRAD_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=settings)
     assert done.returncode == 0, done.stderr

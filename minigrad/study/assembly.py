@@ -42,16 +42,30 @@ def functions(text, entry, place):
         if symbol in bodies and symbol not in reached and not symbol.startswith("NRT_"):
             reached.add(symbol)
             waiting += re.findall(r"[\w.]+", "\n".join(filter(_is_instruction, bodies[symbol])))
-    return [_part(symbol, lines, files, place) for symbol, lines in bodies.items() if symbol in reached]
+    placed = {symbol: list(_placed(bodies[symbol], files, place)) for symbol in bodies if symbol in reached}
+    called_at = {name: here for lines in placed.values() for here, line in reversed(lines) if here
+                 for name in re.findall(r"[\w.]+", line) if name in reached}
+    return [_part(symbol, lines, called_at.get(symbol)) for symbol, lines in placed.items()]
 
 
-def _part(symbol, lines, files, place):
-    shown, found, here, said = [], [], None, None
+def _placed(lines, files, place):
+    """The lines of a function, each with its place in Python, (file, line) or None."""
+    here = None
     for line in lines:
         loc = re.match(r"\s+\.loc\s+(\d+)\s+(\d+)", line)
         if loc:
             here = place(files.get(loc[1], "?"), int(loc[2])) if loc[2] != "0" else None
-        elif _is_instruction(line) or re.match(r"\.?LBB\w+:", line):
+        else:
+            yield here, line
+
+
+def _part(symbol, lines, called_at):
+    """A function without any places of its own, written in LLVM's language, has that of its call."""
+    shown, found, said = [], [], None
+    nowhere = not any(here for here, _ in lines)
+    for here, line in lines:
+        here = called_at if nowhere else here
+        if _is_instruction(line) or re.match(r"\.?LBB\w+:", line):
             if here != said and here and not line.startswith("."):
                 shown.append(f"# {here[0].rsplit('/', 1)[-1]}:{here[1]}  {linecache.getline(*here).strip()}")
                 said = here

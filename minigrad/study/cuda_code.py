@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-ARCHITECTURE = 9, 0
-VERSION = 1
+from minigrad.study.kept import kept
+
+ARCHITECTURE, OLDER = (9, 0), (8, 0)
+VERSION = 2
 
 
 class CudaKernel(NamedTuple):
@@ -29,7 +31,9 @@ class CudaKernel(NamedTuple):
         The element types that it was compiled for.
     ptx, sass : str or None
     registers, shared, spills : int or None
-        Registers per thread, bytes of shared memory per block and of spilled registers per thread.
+        Registers per thread, bytes of shared memory per block and of spilled registers per thread, for sm_90.
+    registers_sm_80, spills_sm_80 : int or None
+        The same for sm_80.
     """
 
     name: str
@@ -40,6 +44,8 @@ class CudaKernel(NamedTuple):
     registers: int | None
     shared: int | None
     spills: int | None
+    registers_sm_80: int | None
+    spills_sm_80: int | None
 
 
 class CudaCode(NamedTuple):
@@ -62,21 +68,8 @@ class CudaCode(NamedTuple):
 @functools.cache
 def cuda_code(name):
     """The `CudaCode` of a kernel, for float32 and sm_90."""
-    from minigrad.kernels.cpu.compile import cache_folder
-
-    file = cache_folder() / "study" / f"cuda-{name}-{_key()}.json"
-    try:
-        known = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        known = _ask(name)
-        if not known[2]:  # complete: what is missing today may be there tomorrow
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                partial = file.with_suffix(".part")
-                partial.write_text(json.dumps(known), "utf-8")
-                partial.replace(file)
-            except OSError:
-                pass
+    # Only what is complete is kept: what is missing today may be there tomorrow.
+    known = kept(f"cuda-{name}-{_key()}", lambda: _told(name), lambda made: not made[2])
     return CudaCode(known[0], [CudaKernel(*kernel) for kernel in known[1]], known[2])
 
 
@@ -89,6 +82,18 @@ def _key():
     for file in sorted(folder.glob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:20]
+
+
+def _told(name):
+    """`_ask`, and whoever listens to compilations is told."""
+    from minigrad.kernels.cpu.compile import compile_listeners
+
+    for listener in compile_listeners:
+        listener("start", f"{name} (CUDA, to be read)", ())
+    known = _ask(name)
+    for listener in compile_listeners:
+        listener("end", f"{name} (CUDA, to be read)", ())
+    return known
 
 
 def _ask(name):
@@ -113,8 +118,7 @@ def _look(name):
     from minigrad.study.examples import arguments_of
     from minigrad.study.texts import definition, made_of
 
-    function, launched = getattr(cuda, name), {}
-    prepare = launcher.backend.prepare
+    launched, prepare = {}, launcher.backend.prepare
 
     def noted(kernel, types):
         launched.setdefault(kernel, types)
@@ -122,13 +126,21 @@ def _look(name):
 
     arguments = arguments_of(name)
     if arguments is not None:
-        launcher.backend.prepare = noted  # called at a kernel's first launch
-        function(*_on_device(name, arguments, from_host))
+        ready = {kernel: kernel._ready for kernel in launcher.KERNELS}
+        try:
+            launcher.backend.prepare = noted  # called at a kernel's first launch: let every one be the first
+            for kernel in launcher.KERNELS:
+                kernel._ready = {}
+            getattr(cuda, name)(*_on_device(name, arguments, from_host))
+        finally:
+            launcher.backend.prepare = prepare
+            for kernel, known in ready.items():
+                kernel._ready = known
     why_not, kernels = _missing(), []
     for kernel, types in launched.items():
         text = made_of(kernel.function, most=12)
         kernels.append([kernel.__name__.strip("_"), text, ", ".join(map(str, dict.fromkeys(types))),
-                        *([None] * 5 if why_not else _compiled(kernel, types))])
+                        *([None] * 7 if why_not else _compiled(kernel, types))])
     return [definition("cuda", name), kernels, why_not]
 
 
@@ -156,9 +168,9 @@ def _compiled(kernel, types):
 
     ptx = ptx_of(kernel, types)
     cubin, _ = link(ptx, ARCHITECTURE, verbose=True)
-    report = code.report(kernel, tuple(map(str, types)), ARCHITECTURE)
+    report, older = [code.report(kernel, tuple(map(str, types)), a) for a in (ARCHITECTURE, OLDER)]
     sass = code.sass(cubin) if code.disassembler() else None
-    return [ptx, sass, report.registers, report.shared, report.spills]
+    return [ptx, sass, report.registers, report.shared, report.spills, older.registers, older.spills]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Fused ops run as compositions of primitive ones, so that the graph shows the mathematics."""
 
+import difflib
 from dataclasses import replace
 
 from minigrad.modes import ModeSwitch
@@ -35,7 +36,11 @@ class decompose(ModeSwitch):
         super().__init__()
         for name in names:
             if name not in TABLE:
-                raise ValueError(f"decompose: expected names out of {', '.join(TABLE)}, got {name!r}")
+                if callable(name):
+                    raise TypeError("decompose: write @decompose() with brackets, or with names in them")
+                similar = difflib.get_close_matches(str(name), TABLE, n=1)
+                hint = f"; did you mean {similar[0]!r}?" if similar else ""
+                raise ValueError(f"decompose: expected names out of {', '.join(TABLE)}, got {name!r}{hint}")
         self.names = names
 
     def change(self, mode):

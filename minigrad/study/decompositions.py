@@ -23,7 +23,7 @@ def linear(_, x, weight, bias):
 
 def softmax(_, x, dim):
     """y = e^(x - max) / sum e^(x - max)"""
-    e = ops.exp(x - ops.max(x.detach(), dim, keepdim=True))
+    e = ops.exp(x - _largest(x, (dim,)))
     return e / ops.sum(e, dim, keepdim=True)
 
 
@@ -34,11 +34,20 @@ def log_softmax(_, x, dim):
 
 def logsumexp(_, x, dims, keepdim):
     """y = max + log sum e^(x - max); where the maximum is infinite it is the result"""
-    largest = ops.max(x.detach(), dims, keepdim=True) if dims else x.detach()
+    largest = _largest(x, dims)
     shift = ops.where(ops.abs(largest) == math.inf, 0.0, largest)
     e = ops.exp(x - shift)
     y = ops.log(ops.sum(e, dims, keepdim=True) if dims else e) + shift
     return y if keepdim or not dims else ops.squeeze(y, dims)
+
+
+def _largest(x, dims):
+    """The maximum, which is subtracted for safety alone and has no gradient; -inf of nothing."""
+    if not dims or not x.ndim:
+        return x.detach()
+    if 0 in [x.shape[d] for d in dims]:
+        return ops.sum(x.detach(), dims, keepdim=True) - math.inf
+    return ops.max(x.detach(), dims, keepdim=True)
 
 
 def variance(_, x, dims, keepdim, correction):

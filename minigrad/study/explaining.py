@@ -10,7 +10,7 @@ import numpy as np
 from minigrad import autograd
 from minigrad.creation import full
 from minigrad.function import Pick
-from minigrad.study.graphs import graph as recorded_graph
+from minigrad.study.graphs import recorded as recorded_graph
 from minigrad.tensor import Tensor
 from minigrad.watching import Watcher, watch
 
@@ -271,7 +271,10 @@ def explain(tensor, model=None, *, gradient=None, hooks=False, most=60, file=Non
         raise TypeError("explain: expected one Tensor, got several; explain them one by one")
     if most is not None and (not isinstance(most, int) or most < 1):
         raise ValueError(f"explain: expected most to be an int >= 1 or None, got {most!r}")
-    recorded = recorded_graph(tensor, model)
+    recorded = recorded_graph("explain", [tensor], model)
+    if gradient is not None and (not isinstance(gradient, Tensor) or gradient.shape != tensor.shape):
+        raise ValueError(f"explain: expected gradient to be a Tensor of shape {tensor.shape}, got "
+                         f"{gradient.shape if isinstance(gradient, Tensor) else type(gradient).__name__}")
     labels = {id(node.source): _label(node) for node in recorded}
     leaves = [node.source for node in recorded if isinstance(node.source, Tensor) and node.source.requires_grad]
     seed = "1"

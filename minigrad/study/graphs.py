@@ -211,17 +211,22 @@ def graph(tensor, model=None, *, constants=True):
     >>> print(mg.study.graph((x * x).sum()))
     """
     roots = list(tensor) if isinstance(tensor, (list, tuple)) else [tensor]
+    return recorded("graph", roots, model, constants)
+
+
+def recorded(op, roots, model, constants=True):
+    """The `Graph` behind some tensors; `op` is who asks, for the errors."""
     for root in roots:
         if not isinstance(root, Tensor):
-            raise TypeError(f"graph: expected a Tensor or several, got {type(root).__name__}")
+            raise TypeError(f"{op}: expected a Tensor or several, got {type(root).__name__}")
         if not root.requires_grad:
-            raise ValueError(f"graph: the tensor of shape {root.shape} has no graph: no input of its required grad, or "
+            raise ValueError(f"{op}: the tensor of shape {root.shape} has no graph: no input of its required grad, or "
                              "it was computed under no_grad()")
     if not roots:
-        raise ValueError("graph: expected at least one tensor")
+        raise ValueError(f"{op}: expected at least one tensor")
     if model is not None and not hasattr(model, "named_parameters"):
-        raise TypeError(f"graph: expected model to be a Module, got {type(model).__name__}")
-    return _Builder(model, constants).build(roots)
+        raise TypeError(f"{op}: expected model to be a Module, got {type(model).__name__}")
+    return _Builder(model, constants, op).build(roots)
 
 
 def _made_by(tensor):
@@ -234,8 +239,8 @@ def _without_pick(node):
 
 
 class _Builder:
-    def __init__(self, model, constants):
-        self.constants = constants
+    def __init__(self, model, constants, op):
+        self.constants, self.op = constants, op
         self.paths, self.order = {}, {}
         if model is not None:
             self.order = {path: number for number, (path, _) in enumerate(model.named_modules())}
@@ -271,8 +276,8 @@ class _Builder:
     def _inputs(self, fn):
         """Pairs of position and engine's object; types of the inputs are noted on the way."""
         if fn.parents is None:
-            raise ValueError(f"graph: the graph behind {fn.name} was freed by a backward; look at it before, or pass "
-                             "retain_graph=True to that backward")
+            raise ValueError(f"{self.op}: the graph behind {fn.name} was freed by a backward; look at it before, or "
+                             "pass retain_graph=True to that backward")
         dtype, _ = self.types[id(fn)]
         dtype = getattr(fn, "source", dtype) if fn.name == "cast" else dtype
         found, saved = [], fn.inputs or (None,) * len(fn.parents)

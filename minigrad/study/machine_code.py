@@ -1,17 +1,17 @@
 """What Numba and LLVM made of a CPU kernel: IR, assembly, vector instructions, the Python lines that they come from."""
 
 import hashlib
-import json
 import linecache
 import re
 from collections import Counter
 from typing import NamedTuple
 
-from minigrad.kernels.cpu.compile import cache_folder, compile_listeners, sources_key
+from minigrad.kernels.cpu.compile import compile_listeners, sources_key
 from minigrad.kernels.cpu.launch import dispatcher_of
 from minigrad.study import assembly, llvm_ir
+from minigrad.study.kept import kept
 
-VERSION = 5  # of what is kept on disk
+VERSION = 6  # of what is kept on disk
 SHOWN = 7  # instructions of a line
 
 
@@ -98,18 +98,7 @@ def machine_code(kernel, types):
     codegen = kernel.targetdescr.target_context.codegen()
     key = repr((sources_key(kernel.py_func), types, codegen.magic_tuple(), VERSION))
     digest = hashlib.sha256(key.encode()).hexdigest()[:20]
-    file = cache_folder() / "study" / f"{kernel.py_func.__name__}-{digest}.json"
-    try:
-        known = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        known = _make(kernel.py_func, types)
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(".part")
-            partial.write_text(json.dumps(known), "utf-8")
-            partial.replace(file)
-        except OSError:  # a read-only disk: it is made again next time
-            pass
+    known = kept(f"{kernel.py_func.__name__}-{digest}", lambda: _make(kernel.py_func, types))
     return MachineCode(*known[:-1], [Line(*line) for line in known[-1]])
 
 

@@ -74,7 +74,8 @@ class Comparison:
         lines.append(f"largest error {self.error.max():.1e}, relative {relative.max():.1e}; "
                      f"differences over ±{self.step:g}")
         if self.weights.size > 1:
-            lines.append(f"of the sum of the function's {self.weights.size:,} elements, each with a factor of its own")
+            lines.append(f"of the sum of the function's {self.weights.size:,} elements, each with a factor of its own "
+                         "(gradient= sets the factors)")
         if self.kinks.any():
             lines.append("kink: the slopes to the left and right differ; the numerical figure is their mean,")
             lines.append("      and the analytic one may be any between them")
@@ -125,6 +126,8 @@ def numerical(fn, x, *others, gradient=None, eps=None, dtype="float64"):
     --------
     >>> mg.study.numerical(lambda x: x.tanh().sum(), mg.randn(3))
     """
+    if not callable(fn):
+        raise TypeError(f"numerical: expected a function, got {type(fn).__name__}")
     dtype = as_dtype(dtype)
     if not is_float(dtype):
         raise TypeError(f"numerical: expected dtype float32 or float64, got {dtype}")
@@ -144,6 +147,8 @@ def numerical(fn, x, *others, gradient=None, eps=None, dtype="float64"):
         try:
             y = fn(t, *others)
         except TypeError as error:
+            if not any(kind in str(error) for kind in ("float32", "float64", "dtype")):  # it fails for another reason
+                raise
             raise TypeError(f"numerical: the function does not take a {dtype} tensor ({error}); move what it uses to "
                             f"{dtype}, or pass dtype='float32'") from error
         if not isinstance(y, Tensor) or not is_float(y.dtype):

@@ -4,6 +4,7 @@ import difflib
 import functools
 import html
 import inspect
+import re
 import textwrap
 
 from minigrad import ops
@@ -215,8 +216,8 @@ class Source:
                 parts.append(_framed(f"{kernel.name}: machine code for {code.signature}", text))
             else:
                 parts.append(_framed(f"{kernel.name}: machine code", kernel.why_no_machine))
-            rows = [f"{k.name}: {k.registers} registers, {k.shared} bytes of shared memory, {k.spills} spilled (sm_90)"
-                    for k in kernel.cuda_kernels if k.registers is not None]
+            rows = [f"{k.name}: {k.registers} registers ({k.registers_sm_80} for sm_80), {k.shared} bytes of shared "
+                    f"memory, {k.spills} of spilled registers" for k in kernel.cuda_kernels if k.registers is not None]
             parts.append(_framed(f"{kernel.name}: numba.cuda", kernel.cuda, *(rows or [kernel.why_not])))
         parts.append(f'The texts in full: .show("{PARTS[0]}"), ' + ", ".join(f'"{part}"' for part in PARTS[1:]))
         return "\n\n".join(parts)
@@ -292,7 +293,8 @@ def source(op):
         return _of_class(known[op][0])
     if op in ops.__all__:
         return _of_composition(op, inspect.unwrap(getattr(ops, op)))
-    similar = difflib.get_close_matches(op, [*known, *ops.__all__], n=1)
+    like = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", op).lower()  # of a layer's class: BatchNorm2d
+    similar = difflib.get_close_matches(like, [*known, *ops.__all__], n=1)
     raise ValueError(f"source: no op is called {op!r}" + (f"; did you mean {similar[0]!r}?" if similar else ""))
 
 
