@@ -98,6 +98,22 @@ def test_inputs_without_gradient_are_shown_and_named():
     assert [data["nodes"][e["source"]]["title"] for e in data["edges"] if e["target"] == reshape["key"]] == ["x"]
 
 
+def test_inputs_that_no_op_has_saved_are_shown():
+    class Shift(nn.Module):
+        def __init__(self):
+            self.b = nn.Parameter(mg.zeros(3))
+
+        def forward(self, x):
+            return x.exp() + self.b  # an add saves nothing
+
+    data = data_of(Shift(), mg.randn(2, 3), mg.randn(2, 3))
+    found = by_title(data)
+    key = found["add"]["key"]
+    edges = [(data["nodes"][e["source"]]["title"], e["position"]) for e in data["edges"] if e["target"] == key]
+    assert sorted(edges) == [("b", 1), ("exp", 0)] and not found["exp"]["requires_grad"]
+    assert [data["nodes"][step["key"]]["title"] for step in data["steps"]][:2] == ["exp", "add"]
+
+
 def test_a_gradient_that_is_summed_over_uses_is_complete_once():
     w = nn.Parameter(mg.tensor([1.0, 2.0, 3.0]))
 
@@ -158,6 +174,28 @@ def test_everything_is_left_as_it_was():
     assert model.training and not model[4].training and model.fuse and "fuse" not in model.__dict__
 
 
+def test_on_a_gpu_or_its_emulator():
+    """The same numbers as on the CPU, dropout's too, and the random state of both devices is left."""
+    pytest.importorskip("greenlet")
+    model, x, y = mlp()
+    mg.manual_seed(5)
+    expected = data_of(model, x, y, influence=True)
+    model.to("cuda")
+    mg.manual_seed(5)
+    generator, devices = mg.random.default_generator, (mg.cpu, mg.get_device("cuda"))
+    before = [device.to_numpy(generator.state(device)).copy() for device in devices]
+    data = data_of(model, x.to("cuda"), y.to("cuda"), influence=True)
+    after = [device.to_numpy(generator.state(device)) for device in devices]
+    np.testing.assert_array_equal(after, before)
+    assert {node["device"] for node in data["nodes"]} == {"cuda"}
+    for here, there in zip(data["nodes"], expected["nodes"], strict=True):
+        np.testing.assert_allclose(array(here["values"][0]), array(there["values"][0]), atol=1e-5)
+    for key, nodes in data["influence"]["by"].items():
+        for other, entry in nodes.items():
+            norms = expected["influence"]["by"][key][other]["norms"]
+            np.testing.assert_allclose(entry["norms"], norms, rtol=1e-4, atol=1e-7)
+
+
 def test_everything_is_left_as_it_was_after_an_error():
     model, x, y = mlp()
     state = {name: value.numpy().copy() for name, value in model.state_dict().items()}
@@ -184,6 +222,14 @@ def test_influence_agrees_with_the_gradient(net, settings):
             np.testing.assert_allclose(numbers, analytic, rtol=2e-4, atol=2e-6, err_msg=node["title"])
             checked += numbers.size
     assert checked == data["parameters"]
+
+
+def test_influence_of_a_large_weight():
+    model = nn.Linear(1, 1, bias=False)
+    model.load_state_dict({"weight": np.full((1, 1), -40.0)})
+    data = data_of(model, mg.tensor([[2.0]]), mg.tensor([[0.0]]), influence=True)
+    entry = data["influence"]["by"][str(by_title(data)["weight"]["key"])][str(data["output"])]
+    np.testing.assert_allclose(entry["norms"], [320.0], rtol=1e-5)  # of (2 w)^2
 
 
 def test_influence_on_the_values_in_between():

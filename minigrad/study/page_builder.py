@@ -8,7 +8,6 @@ import numpy as np
 
 from minigrad import functional
 from minigrad.creation import from_numpy
-from minigrad.random import default_generator
 from minigrad.study import page_influence
 from minigrad.study.page_code import LEVELS, code_of
 from minigrad.study.page_data import page_data
@@ -85,18 +84,11 @@ def step_data(model, x, y, *, loss=None, title=None, code="machine", fuse=None, 
     progress("the step", 0, 1)
     recording = record(model, x, y, loss, fuse=fuse, decomposed=decompose)
     progress("influence", 0, 1)
-    found = influence_of(model, x, y, loss, recording, fuse, decompose) if influence else Influence({})
+    found = Influence({})
+    if influence:
+        found = page_influence.influence(model, x, y, loss, recording, fuse=fuse, decomposed=decompose)
     texts = code_of(recording.graph, code, progress)
     return page_data(recording, model, title=title or type(model).__name__, texts=texts, influence=packed(found))
-
-
-def influence_of(model, x, y, loss, recording, fuse, decomposed):
-    """`influence` from the random state that the recording started from, which is put back."""
-    state = default_generator.get_state()
-    try:
-        return page_influence.influence(model, x, y, loss, recording, fuse=fuse, decomposed=decomposed)
-    finally:
-        default_generator.set_state(state)
 
 
 def as_html(data):
@@ -145,15 +137,15 @@ def _check(model, code, path):
 
 def _batch(model, x, y):
     """Both as tensors where the model is."""
-    device = next(iter(model.parameters())).device
+    weight = next(iter(model.parameters()))
     tensors = []
     for name, value in (("x", x), ("y", y)):
         if not isinstance(value, Tensor):
             if not isinstance(value, (np.ndarray, list, tuple, int, float)):
                 raise TypeError(f"page: expected {name} to be a Tensor or an array, got {type(value).__name__}")
             value = np.asarray(value)
-            value = value.astype(np.float32 if value.dtype.kind == "f" else np.int64)
-            value = from_numpy(value, device)
+            value = value.astype(weight.dtype if value.dtype.kind == "f" else np.int64)
+            value = from_numpy(value, weight.device)
         tensors.append(value)
     x, y = tensors
     if x.shape[:1] != y.shape[:1]:

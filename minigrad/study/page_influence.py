@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from minigrad.creation import from_numpy
+from minigrad.device import cpu
 from minigrad.dtypes import float64
+from minigrad.random import default_generator
 from minigrad.study.decomposing import decompose
-from minigrad.study.page_recording import GRID, Forward, checked_loss, rounded, state_kept
+from minigrad.study.page_recording import GRID, Forward, checked_loss, random_states, rounded, state_kept
 from minigrad.watching import watch
 
 MOST = 300  # parameters
@@ -40,7 +42,7 @@ def influence(model, x, y, loss, recording, *, fuse=None, decomposed=False):
     Parameters
     ----------
     model, x, y, loss, fuse, decomposed
-        As `record` got them; the random state is still the one from which it started.
+        As `record` got them; the random state must still be the one from which it started.
     recording : Recording
 
     Returns
@@ -51,6 +53,13 @@ def influence(model, x, y, loss, recording, *, fuse=None, decomposed=False):
     count = sum(parameter.numel() for parameter in model.parameters())
     if count > MOST:
         return Influence({}, f"The net has {count:,} parameters; influence is computed for up to {MOST}.")
+    with state_kept(model):
+        # The copy runs on the CPU, and draws what the model drew where it is.
+        cpu.write(default_generator.state(cpu), random_states(model)[next(model.parameters()).device])
+        return _influence(model, x, y, loss, recording, fuse, decomposed)
+
+
+def _influence(model, x, y, loss, recording, fuse, decomposed):
     try:
         other = copy.deepcopy(model).to("cpu", float64)
         inputs = [_wide(tensor) for tensor in (x, y)]

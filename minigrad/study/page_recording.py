@@ -7,6 +7,7 @@ import numpy as np
 
 from minigrad import autograd
 from minigrad.creation import from_numpy
+from minigrad.device import cpu
 from minigrad.function import Pick
 from minigrad.modes import enable_grad, no_grad
 from minigrad.random import default_generator
@@ -126,12 +127,18 @@ class _Backward(Watcher):
         self.turns.append((node, grads, answered))
 
 
+def random_states(model):
+    """The default generator's state on each device that the model uses, and on the CPU."""
+    devices = dict.fromkeys([cpu, *[tensor.device for tensor in (*model.parameters(), *model.buffers())]])
+    return {device: device.to_numpy(default_generator.state(device)).copy() for device in devices}
+
+
 @contextmanager
 def state_kept(model, fuse=None):
     """Leave buffers, random numbers, `training` and `fuse` of the modules as they were; `fuse` sets it inside."""
     buffers = [(buffer, buffer.numpy().copy()) for buffer in model.buffers()]
     flags = [(module, dict(module.__dict__)) for module in model.modules()]
-    state = default_generator.get_state()
+    random = random_states(model)
     try:
         if fuse is not None:
             for module in model.modules():
@@ -139,7 +146,8 @@ def state_kept(model, fuse=None):
                     module.fuse = fuse
         yield
     finally:
-        default_generator.set_state(state)
+        for device, numbers in random.items():
+            device.write(default_generator.state(device), numbers)
         for module, attributes in flags:
             for name in [name for name in module.__dict__ if name not in attributes]:
                 del module.__dict__[name]

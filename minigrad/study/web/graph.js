@@ -128,7 +128,7 @@ class View {
     for (const index of touched) restoreBox(this.boxes[index], this.data.boxes[index], this.looks[index]);
     if (!influence) return;
     const most = Math.max(...influence.norms.values());
-    const amount = (norm) => (most ? 0.45 + 0.55 * Math.sqrt(norm / most) : 0.45);
+    const amount = (norm) => (most ? 0.2 + 0.8 * Math.sqrt(norm / most) : 0.2);
     this.boxes[this.data.of[influence.key]].classList.add("mover");
     this.data.boxes.forEach((box, index) => {
       if (!influence.norms.has(box.main)) return;
@@ -142,7 +142,7 @@ class View {
       const from = this.data.boxes[line.source].main, to = this.data.boxes[line.target].main;
       if (!influence.norms.has(to) || !(influence.norms.has(from) || this.data.of[influence.key] === line.source)) return;
       this.wires[index].classList.add("moved");
-      this.wires[index].style.setProperty("--weight", 1 + 4 * (amount(influence.norms.get(to)) - 0.4));
+      this.wires[index].style.setProperty("--weight", 1 + 3 * amount(influence.norms.get(to)));
     });
   }
 

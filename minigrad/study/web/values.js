@@ -99,6 +99,9 @@ function unpacked(base64) {
 /** A text of the code tabs as HTML; long ones were compressed. */
 async function textOf(index) {
   const kept = DATA.code.texts[index];
+  if (kept.html === undefined && !("DecompressionStream" in window)) {
+    return "This browser cannot unpack the text (no DecompressionStream); one from 2023 or later can.";
+  }
   if (kept.html === undefined) {
     const raw = Uint8Array.from(atob(kept.zlib), (c) => c.charCodeAt(0));
     const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream("deflate"));
