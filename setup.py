@@ -12,4 +12,5 @@ beside = find_packages(include=["kernels", "kernels.*", "layers", "layers.*"])
 setup(
     packages=inside + [f"minigrad.{name}" for name in beside],
     package_dir={"minigrad": "minigrad", "minigrad.kernels": "kernels", "minigrad.layers": "layers"},
+    package_data={"minigrad.study": ["web/*"]},  # the page: HTML, CSS, JavaScript
 )
