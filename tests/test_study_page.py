@@ -279,6 +279,27 @@ def test_nan_is_told():
     json.dumps(data, allow_nan=False)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30, -1e38])
+def test_a_step_that_overflows_gets_a_page(value, tmp_path):
+    model, x, y = xor()
+    x = mg.tensor([[value, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    path = page_builder.page(model, x, y, tmp_path / "step.html", code="none")
+    assert path.stat().st_size > 10_000
+
+
+def test_histogram_of_a_narrow_range():
+    found = summary(np.full(1000, 1e30, np.float32), 0)
+    assert sum(found["counts"]) == 1000 and max(found["counts"]) == 1000
+    narrow = np.float64(1e30) * (1 + np.array([0.0, 2e-16] * 500))
+    assert sum(summary(narrow, 0)["counts"]) == 1000
+
+
+def test_a_loss_of_ones_own_may_have_other_targets():
+    model = nn.Linear(2, 1)
+    data = data_of(model, mg.randn(3, 2), mg.zeros(1, 1), loss=lambda output, y: (output.sum() - y.sum()) ** 2)
+    assert data["steps"]
+
+
 BAD = [
     (lambda m, x, y: ("model", x, y), {}, TypeError, "expected model to be a Module, got str"),
     (lambda m, x, y: (nn.Tanh(), x, y), {}, ValueError, "Tanh has no parameter that requires grad"),
@@ -395,6 +416,12 @@ def test_command(tmp_path, capsys):
     ("def study(): return 1", ["net.py"], "or (model, x, y, loss), got int"),
     ("def study(): return 1, 2, 3, 4", ["net.py"], "a function of (output, y), got int"),
     ("def study(): return 1, 2, 3", ["net.py"], "expected model to be a Module, got int"),
+    ("def study(): return 1, 2", ["net.py"], "or (model, x, y, loss), got 2 things"),
+    ("a = 1\nimport nope", ["net.py"], "net.py, line 2: ModuleNotFoundError: No module named 'nope'"),
+    ("def study(n): pass", ["net.py"], "net.py: TypeError: study() missing 1 required positional argument: 'n'"),
+    ("a = 1\nb = (", ["net.py"], "net.py, line 2: SyntaxError"),
+    ("a = 1", ["net.py", "--batch-size", "3"], "--batch-size goes with --model"),
+    ("a = 1", ["net.py", "--data", "mnist"], "--data goes with --model"),
 ])  # fmt: skip
 def test_command_with_bad_input(tmp_path, monkeypatch, capsys, text, arguments, message):
     from minigrad.cli import main

@@ -1,11 +1,14 @@
 """Write a page that walks through one training step, forward and backward, down to the machine code."""
 
 import argparse
+import contextlib
 import importlib.util
 import runpy
+import traceback
 from pathlib import Path
 
 from minigrad.cli.options import device, whole_number
+from minigrad.device import get_device
 
 CONVENTION = (
     "PATH is a Python file that defines study(), which returns (model, x, y) or (model, x, y, loss), or that has the "
@@ -14,18 +17,21 @@ CONVENTION = (
 )
 
 
+ONLY_FOR_MODELS = ("data", "data_dir", "batch_size", "device")
+
+
 def add_options(parser):
     """What to study, and how much of it."""
     parser.epilog = CONVENTION
     add = parser.add_argument
     add("path", nargs="?", type=Path, metavar="PATH", help="a script that defines study(); see below")
     add("--model", choices=("mlp", "cnn"), help="in place of a script: a net of minigrad train, before its first step")
-    add("--data", choices=("digits", "mnist", "fashion-mnist", "cifar10"), default="digits",
+    add("--data", choices=("digits", "mnist", "fashion-mnist", "cifar10"),
         help="the data set for --model (default: digits)")
     add("--data-dir", type=Path, metavar="DIR", help="where its files are (default: downloaded once, with a checksum)")
-    add("--batch-size", type=whole_number(1), default=16, metavar="N", help="images in the batch (default: 16)")
-    add("--seed", type=whole_number(0), default=0, metavar="N", help="(default: 0)")
-    add("--device", type=device, default="cpu", metavar="NAME", help="cpu or cuda, for --model (default: cpu)")
+    add("--batch-size", type=whole_number(1), metavar="N", help="images in the batch (default: 16)")
+    add("--seed", type=whole_number(0), metavar="N", help="(default: 0)")
+    add("--device", type=device, metavar="NAME", help="cpu or cuda, for --model (default: cpu)")
     add("--output", type=Path, default=Path("step.html"), metavar="FILE", help="the page (default: step.html)")
     add("--code", choices=("machine", "source", "none"), default="machine",
         help="what the code tabs hold: machine compiles for LLVM, assembly and PTX, seconds a kernel the first time; "
@@ -51,7 +57,12 @@ def run(options):
     if not options.output.parent.is_dir():
         folder, name = options.output.parent, options.output.name
         raise FileNotFoundError(f"study: there is no folder {folder} to write {name} into")
-    mg.manual_seed(options.seed)
+    if options.path is not None:
+        for name in ONLY_FOR_MODELS:
+            if getattr(options, name) is not None:
+                raise ValueError(f"study: --{name.replace('_', '-')} goes with --model; a script makes its own net and "
+                                 "batch")
+    mg.manual_seed(options.seed or 0)
     with console.status("building the net") as status:
         state = {"what": "the net"}
 
@@ -62,7 +73,8 @@ def run(options):
             state["what"] = f"{what} ({number + 1} of {count})" if what and count > 1 else what or "writing"
             status.update(state["what"])
 
-        with Compilations(options.device.compile_listeners, compiling):
+        listeners = get_device(options.device).compile_listeners
+        with Compilations(listeners, compiling):
             model, x, y, loss, title = _from_script(options) if options.path else _net(options)
             path = page(model, x, y, options.output, loss=loss, title=title, code=options.code, fuse=options.fuse,
                         decompose=options.decompose, influence=options.influence, progress=progress)
@@ -74,22 +86,35 @@ def _from_script(options):
     path = options.path
     if not path.is_file():
         raise FileNotFoundError(f"study: there is no file {path}")
-    names = runpy.run_path(str(path), run_name="minigrad_study")
-    if callable(names.get("study")):
-        found = names["study"]()
-    elif {"model", "x", "y"} <= names.keys():
+    with _told_where(path):
+        names = runpy.run_path(str(path), run_name="minigrad_study")
+        made = callable(names.get("study"))
+        found = names["study"]() if made else None
+    if not made and {"model", "x", "y"} <= names.keys():
         found = names["model"], names["x"], names["y"], names.get("loss")
-    else:
+    elif not made:
         raise ValueError(f"study: expected {path.name} to define study(), which returns (model, x, y), or the names "
                          "model, x and y; for the nets of minigrad train use --model")
     if not isinstance(found, tuple) or len(found) not in (3, 4):
         raise ValueError(f"study: expected study() of {path.name} to return (model, x, y) or (model, x, y, loss), "
-                         f"got {type(found).__name__}")
+                         f"got {f'{len(found)} things' if isinstance(found, tuple) else type(found).__name__}")
     model, x, y, loss = (*found, None)[:4]
     if loss is not None and not callable(loss):
         raise TypeError(f"study: expected loss of {path.name} to be a function of (output, y), "
                         f"got {type(loss).__name__}")
     return model, x, y, loss, path.stem
+
+
+@contextlib.contextmanager
+def _told_where(path):
+    """Let an error of the user's script say where in it."""
+    try:
+        yield
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = getattr(error, "lineno", None) or (lines[-1] if lines else None)
+        place = f"{path}, line {line}" if line else str(path)
+        raise RuntimeError(f"study: {place}: {type(error).__name__}: {error}") from error
 
 
 def _net(options):
@@ -98,10 +123,12 @@ def _net(options):
     from minigrad.cli.models import MODELS
     from minigrad.creation import from_numpy
 
-    if options.data == "digits" and importlib.util.find_spec("sklearn") is None:
+    name = options.data or "digits"
+    if name == "digits" and importlib.util.find_spec("sklearn") is None:
         raise ImportError("study: the digits come with scikit-learn: pip install scikit-learn, or choose other --data")
-    data = datasets.load(options.data, options.data_dir)
-    model = MODELS[options.model](data.x_train.shape[1:], len(data.classes)).to(options.device)
-    x = from_numpy(data.x_train[: options.batch_size].copy(), options.device)
-    y = from_numpy(data.y_train[: options.batch_size].copy(), options.device)
-    return model, x, y, None, f"{options.model} on {options.data}"
+    data = datasets.load(name, options.data_dir)
+    place, count = get_device(options.device), options.batch_size or 16
+    model = MODELS[options.model](data.x_train.shape[1:], len(data.classes)).to(place)
+    x = from_numpy(data.x_train[:count].copy(), place)
+    y = from_numpy(data.y_train[:count].copy(), place)
+    return model, x, y, None, f"{options.model} on {name}"

@@ -78,7 +78,7 @@ def step_data(model, x, y, *, loss=None, title=None, code="machine", fuse=None, 
               progress=None, path=None):
     """What `page` writes, as a dict for JSON; its parameters are those of `page`."""
     _check(model, code, path)
-    x, y = _batch(model, x, y)
+    x, y = _batch(model, x, y, loss)
     loss = loss or (functional.cross_entropy if y.dtype.kind == "i" else functional.mse_loss)
     progress = progress or (lambda what, number, count: None)
     progress("the step", 0, 1)
@@ -135,7 +135,7 @@ def _check(model, code, path):
         raise ImportError(f"page: needs {', '.join(missing)}: pip install 'minigrad-numba[study]'")
 
 
-def _batch(model, x, y):
+def _batch(model, x, y, loss):
     """Both as tensors where the model is."""
     weight = next(iter(model.parameters()))
     tensors = []
@@ -148,6 +148,6 @@ def _batch(model, x, y):
             value = from_numpy(value, weight.device)
         tensors.append(value)
     x, y = tensors
-    if x.shape[:1] != y.shape[:1]:
+    if loss is None and x.shape[:1] != y.shape[:1]:
         raise ValueError(f"page: expected one target per sample, got x of shape {x.shape} and y of shape {y.shape}")
     return x, y

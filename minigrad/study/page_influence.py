@@ -129,7 +129,8 @@ def _derivatives(run, parameter, behind):
         finally:
             weights[index] = kept
         for key in behind:
-            difference = (above[key].astype(np.float64) - below[key].astype(np.float64)).ravel()
+            with np.errstate(invalid="ignore"):  # what is infinite has no difference: NaN, and shown as that
+                difference = (above[key].astype(np.float64) - below[key].astype(np.float64)).ravel()
             rows[key].append(difference / (up - down))
     return {key: np.array(row) for key, row in rows.items()}
 

@@ -46,8 +46,17 @@ def summary(array, limit=GRID):
     if flat.size <= limit:
         found["values"] = [rounded(x) for x in wide]
     elif finite.size:
-        found["counts"] = np.histogram(finite, BINS)[0].tolist()
+        found["counts"] = _counts(finite)
     return found
+
+
+def _counts(numbers):
+    """How many numbers lie in each of `BINS` parts of their range; `numpy.histogram` refuses very narrow ranges."""
+    low, high = numbers.min(), numbers.max()
+    if low == high:
+        return [len(numbers) if part == BINS // 2 else 0 for part in range(BINS)]
+    parts = np.minimum((numbers / (high - low) - low / (high - low)) * BINS, BINS - 1).astype(int)
+    return np.bincount(np.maximum(parts, 0), minlength=BINS).tolist()
 
 
 def rounded(x, digits=6):
