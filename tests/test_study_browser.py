@@ -36,7 +36,19 @@ def pages(tmp_path_factory):
         x = mg.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
         return mg.study.page(model, x, mg.tensor([[0.0], [1.0], [1.0], [0.0]]), path, code="source")
 
-    makers = {"xor": xor, "large": study_interactions.large_page}
+    class Residual(nn.Module):
+        def __init__(self):
+            self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x):
+            return (x + self.conv(x)).relu()
+
+    def images(path):
+        mg.manual_seed(3)
+        model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), Residual(), nn.Flatten(), nn.Linear(144, 2))
+        return mg.study.page(model, mg.randn(2, 1, 6, 6), mg.tensor([0, 1]), path, code="none")
+
+    makers = {"xor": xor, "images": images, "large": study_interactions.large_page}
 
     def page(name):
         if name not in known:
@@ -252,3 +264,21 @@ def test_a_thousand_nodes_can_be_used(visit):
     assert all(look == expected for look, expected in looks)
     times = study_interactions.measure(page, rounds=1, pause=0)
     assert set(times) == set(study_interactions.ACTS)
+
+
+def test_images_are_tiles_and_wide_matrices_histograms(visit):
+    page = visit("images")
+    page.keyboard.press("End")
+    grid = page.evaluate("(() => { const g = gridOf([2, 4, 6, 6], 288);"
+                         "return [g.rows, g.columns, g.cell(36 * 5 + 7), g.at(8, 8), g.at(6, 0), g.at(0, 6)]; })()")
+    assert grid == [13, 27, [8, 8], 36 * 5 + 7, None, None]  # sample 1, channel 1, row 1, column 1; two spaces between
+    panel = page.locator("#panel")
+    for label in ("1: relu", "2: reshape", "3.weight"):
+        box(page, label).click()
+        assert panel.evaluate("p => p.scrollWidth <= p.clientWidth"), label
+        kind = ".grid" if label == "1: relu" else ".histogram"
+        assert panel.locator(kind).count() == 2  # value and gradient
+    box(page, "1: relu").click()
+    panel.locator('.cell[data-index="5"]').first.focus()
+    page.keyboard.press("ArrowRight")  # over the space to the next tile
+    assert page.evaluate("document.activeElement.dataset.index") == "36"

@@ -300,6 +300,35 @@ def test_a_loss_of_ones_own_may_have_other_targets():
     assert data["steps"]
 
 
+def test_a_gradient_that_is_a_sum_is_called_one():
+    class Residual(nn.Module):
+        def __init__(self):
+            self.linear = nn.Linear(2, 2)
+
+        def forward(self, x):
+            h = self.linear(x).tanh()
+            return (h + h.exp()).sum(1, keepdim=True)
+
+    data = data_of(Residual(), mg.randn(3, 2), mg.zeros(3, 1))
+    backward = {step["text"].split(", backward of ")[1].split(":")[0]: step["text"] for step in data["steps"]
+                if step["phase"] == "backward"}
+    assert "arrives (the sum of 2);" in backward["tanh"] and "sum of" not in backward["exp"]
+
+
+def test_modules_keep_the_data_in_sight():
+    data = data_of(*xor())
+    assert [box["lines"][0] for box in data["views"]["modules"]["boxes"]][0] == "x"
+
+
+def test_settings_are_those_of_the_layers():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+                          nn.Linear(2, 1))
+    data = data_of(model, mg.randn(3, 1, 4, 4), mg.zeros(3, 1))
+    (settings,) = [node["settings"] for node in data["nodes"] if node["op"] == "batch_norm_act"]
+    assert "activation relu" in settings and "pool 2×2" in settings
+    assert "act 0" not in settings and "slope" not in settings
+
+
 BAD = [
     (lambda m, x, y: ("model", x, y), {}, TypeError, "expected model to be a Module, got str"),
     (lambda m, x, y: (nn.Tanh(), x, y), {}, ValueError, "Tanh has no parameter that requires grad"),

@@ -56,7 +56,7 @@ def _groups(graph, depth):
     for edge in graph.edges:
         source, target = graph.nodes[edge.source], graph.nodes[edge.target]
         if source.kind not in MADE:
-            if source.name:
+            if source.kind == "parameter" or source.module:  # or a buffer; data stand by themselves
                 users.setdefault(edge.source, []).append(edge.target)
         elif paths[edge.source] and paths[edge.source] == paths[edge.target] and not (source.calls and target.calls):
             group[root(edge.target)] = root(edge.source)

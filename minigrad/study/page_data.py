@@ -65,8 +65,14 @@ def page_data(recording, model, *, title, texts, influence, notes=()):
 
 
 def _settings(node):
-    """What an op was told, as text."""
-    return ", ".join(f"{name} {value}" for name, value in node.settings.items())
+    """What an op was told, as text; how batch normalization's kernels number what follows it is left out."""
+    settings = dict(node.settings)
+    if "activation" in settings:
+        del settings["act"]
+        settings["pool"] = "2×2" if settings["pool"] else "none"
+        if settings["activation"] != "leaky_relu":
+            del settings["slope"]
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 def _collapsed(seen):
@@ -153,8 +159,11 @@ class _Telling:
     def _gradient(self, step):
         arrived = [g for g in self.recording.gradients[step.key] if g is not None]
         found = summary(arrived[0], 0)
-        text = f"gradient {_described(found, arrived[0])} arrives"
         edges = self.recording.graph.edges
+        given = {index for other in self.recording.steps for index in other.handed if edges[index].source == step.key}
+        text = f"gradient {_described(found, arrived[0])} arrives"
+        if len(given) > 1:
+            text += f" (the sum of {len(given)})"
         handed = []
         for index, gradient in sorted(step.handed.items()):
             source = edges[index].source

@@ -206,6 +206,8 @@ function cellsIn(area, grid) {
   return { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height, cell };
 }
 
+const LEAST_CELL = 0.75; // pixels of a cell; below it a histogram says more
+
 function pictureGrid(shape, size) { return gridOf(shape, size, Math.ceil(Math.sqrt(size * 1.4))); }
 
 /** Draw one picture: the numbers, a histogram, or for a scalar its digits. */
@@ -214,13 +216,15 @@ function paint(group, area, found, what) {
   if (found.size === 1 && found.values) {
     group.append("text").attr("class", "scalar").attr("x", area.x + area.width / 2).attr("y", area.y + area.height / 2 + 4)
       .style("fill", `var(--${{ value: "forward", gradient: "backward", moved: "moved" }[what]})`).text(shown(found.values[0], 3));
-  } else if (found.values) {
-    const grid = pictureGrid(found.shape, found.size), at = cellsIn(area, grid);
+    return;
+  }
+  const grid = pictureGrid(found.shape, found.size), at = cellsIn(area, grid);
+  if (found.values && (at.cell >= LEAST_CELL || found.min === undefined)) {
     group.append("rect").attr("class", "frame").attr("x", at.x).attr("y", at.y).attr("width", at.width).attr("height", at.height);
     group.append("image").attr("x", at.x).attr("y", at.y).attr("width", at.width).attr("height", at.height)
       .attr("preserveAspectRatio", "none").attr("href", picture(found.values, grid, what));
-  } else if (found.counts) {
-    group.append("path").attr("class", `bars ${what}`).attr("d", bars(found.counts, area.x, area.y, area.width, area.height));
+  } else if (countsOf(found)) {
+    group.append("path").attr("class", `bars ${what}`).attr("d", bars(countsOf(found), area.x, area.y, area.width, area.height));
   }
 }
 
@@ -240,7 +244,7 @@ function tintBox(element, box, norm, numbers) {
   const group = d3.select(element).select(".pictures"), node = DATA.nodes[box.main];
   group.selectAll("*").remove();
   const scalar = numbers && numbers.length === 1;
-  d3.select(element).select(".shape").text(scalar ? "moves by" : `|d| = ${shown(norm, 3)}`);
+  d3.select(element).select(".shape").text(scalar ? "d/dw =" : `|d/dw| = ${shown(norm, 3)}`);
   if (numbers) paint(group, middle(box), { values: Array.from(numbers), size: numbers.length, shape: node.shape }, "moved");
 }
 
@@ -258,7 +262,7 @@ function weightAt(event, box) {
   if (found.size === 1) return 0;
   const [x, y] = d3.clientPoint(event.currentTarget, event);
   const grid = pictureGrid(found.shape, found.size), at = cellsIn(room(box, 0), grid);
+  if (at.cell < LEAST_CELL) return null; // a histogram is drawn
   const column = Math.floor((x - at.x) / at.cell), row = Math.floor((y - at.y) / at.cell);
-  const index = row * grid.columns + column;
-  return column >= 0 && column < grid.columns && row >= 0 && index < found.size ? index : null;
+  return grid.at(row, column);
 }

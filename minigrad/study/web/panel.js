@@ -68,8 +68,13 @@ function arrays(title, node, found, arrives, step, what, actions) {
   }
   return [head, ...found.flatMap((array, number) => array ? [
     found.length > 1 ? make("p", { class: "later" }, `output ${number}`) : null,
-    array.values ? numbers(array, node, what, actions) : array.counts ? histogram(array, what) : null,
-    array.values ? null : statistics(array)].filter((part) => part) : [])];
+    inCells(array) ? numbers(array, node, what, actions) : countsOf(array) ? histogram(array, what) : null,
+    inCells(array) ? null : statistics(array)].filter((part) => part) : [])];
+}
+
+/** Whether there are numbers, and cells for them that can be seen; else a histogram says more. */
+function inCells(array) {
+  return Boolean(array.values) && (array.min === undefined || gridOf(array.shape, array.size).columns <= 130);
 }
 
 function statistics(array) {
@@ -93,29 +98,40 @@ function numbers(array, node, what, actions) {
     if (weight) actions.point(node.key, index);
   };
   const cells = array.values.map((x, index) => {
-    const fill = colour(x, most, what);
+    const fill = colour(x, most, what), [row, column] = grid.cell(index);
     return make("div", {
       class: `cell${numbered ? " numbered" : ""}${weight ? " weight" : ""}`, role: "img", tabindex: index ? -1 : 0, "data-index": index,
-      "aria-label": `${place(index, array.shape)} is ${shown(x)}`, style: `background:rgb(${fill});color:${inkOn(fill)}`,
+      "aria-label": `${place(index, array.shape)} is ${shown(x)}`, style: `background:rgb(${fill});color:${inkOn(fill)};grid-area:${row + 1}/${column + 1}`,
     }, numbered ? shown(x, 3) : "");
   });
-  const width = numbered ? "auto" : `minmax(2px, ${Math.min(22, Math.floor(420 / grid.columns))}px)`;
+  const gap = grid.columns > 40 ? 0 : 1; // pixels between cells
+  const width = numbered ? "auto" : `minmax(0, ${Math.max(2, Math.min(22, Math.floor(390 / grid.columns) - gap))}px)`;
   const at = (event) => { const cell = event.target.closest(".cell"); return cell ? Number(cell.dataset.index) : null; };
   const element = make("div", {
     class: "grid", role: "group", "aria-label": `${what} of ${node.title}, ${grid.rows} by ${grid.columns}, arrow keys move`,
-    style: `grid-template-columns:repeat(${grid.columns}, ${width})`,
+    style: `gap:${gap}px;grid-auto-rows:minmax(${2 * gap}px,auto);grid-template-columns:repeat(${grid.columns}, ${width})`,
     onpointerover: (event) => event.pointerType === "mouse" && tell(at(event)), onpointerleave: () => tell(null),
     onfocusin: (event) => tell(at(event)), onfocusout: () => tell(null),
     onclick: (event) => weight && at(event) !== null && actions.pin(node.key, at(event)),
     onkeydown: (event) => {
-      const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -grid.columns, ArrowDown: grid.columns }[event.key];
-      const next = by && cells[at(event) + by];
+      const by = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+      const next = by && beside(grid, at(event), by, cells);
       if (by) { event.preventDefault(); event.stopPropagation(); }
       if (next) { event.target.tabIndex = -1; next.tabIndex = 0; next.focus(); }
       if (weight && (event.key === "Enter" || event.key === " ")) { event.preventDefault(); actions.pin(node.key, at(event)); }
     },
   }, ...cells);
   return make("div", {}, element, readout);
+}
+
+/** The cell next to one in some direction, over the space between tiles. */
+function beside(grid, index, [down, across], cells) {
+  let [row, column] = grid.cell(index), found = null;
+  do {
+    [row, column] = [row + down, column + across];
+    found = grid.at(row, column);
+  } while (found === null && row >= 0 && row < grid.rows && column >= 0 && column < grid.columns);
+  return found === null ? null : cells[found];
 }
 
 function histogram(array, what) {
@@ -128,7 +144,7 @@ function histogram(array, what) {
   };
   const drawn = element("svg", { class: "histogram", viewBox: "0 0 420 96", role: "img",
     "aria-label": `histogram from ${shown(array.min)} to ${shown(array.max)}` });
-  drawn.append(element("path", { class: `bars ${what}`, d: bars(array.counts, 0, 2, 420, 74) }));
+  drawn.append(element("path", { class: `bars ${what}`, d: bars(countsOf(array), 0, 2, 420, 74) }));
   drawn.append(element("line", { x1: 0, x2: 420, y1: 76.5, y2: 76.5 }));
   drawn.append(element("text", { x: 0, y: 91 }, shown(array.min)));
   drawn.append(element("text", { x: 420, y: 91, "text-anchor": "end" }, shown(array.max)));
@@ -185,5 +201,5 @@ function code(node) {
     output.scrollTop = 0;
   }
   open(titles.includes(kept.tab) ? kept.tab : "Function");
-  return [make("h3", {}, "Code"), choice, list, output, notes];
+  return [make("h3", {}, "Code"), choice, list, notes, output];
 }

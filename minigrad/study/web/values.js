@@ -62,24 +62,66 @@ function inkOn([r, g, b]) {
   return 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2] > 0.179 ? "#000" : "#fff";
 }
 
-/** Rows and columns in which a tensor is shown: the first axis down, the others across; a vector in lines. */
+/**
+ * Where the elements of a tensor are shown: `cell(i)` is a row and a column, `at(row, column)` the element there or null.
+ * A vector is broken into lines, a matrix is itself; of more axes the last two are tiles, a column of space between.
+ */
 function gridOf(shape, size, widest = 16) {
-  if (shape.length > 1) return { rows: shape[0], columns: size / shape[0] };
-  const columns = Math.min(size, widest);
-  return { rows: Math.ceil(size / columns), columns };
+  if (shape.length > 2) return tiles(shape, size);
+  const columns = shape.length === 2 ? shape[1] : Math.min(size, widest);
+  const rows = Math.ceil(size / columns);
+  return {
+    rows, columns, cell: (i) => [Math.floor(i / columns), i % columns],
+    at: (row, column) => {
+      const i = row * columns + column;
+      return row >= 0 && column >= 0 && column < columns && i < size ? i : null;
+    },
+  };
+}
+
+function tiles(shape, size) {
+  const [height, width] = shape.slice(-2), count = size / (height * width);
+  const across = shape.length === 4 ? shape[1] : Math.max(1, Math.min(count, Math.round(Math.sqrt((count * height) / width))));
+  const down = Math.ceil(count / across), area = height * width;
+  return {
+    rows: down * (height + 1) - 1, columns: across * (width + 1) - 1,
+    cell: (i) => {
+      const tile = Math.floor(i / area), inside = i % area;
+      return [Math.floor(tile / across) * (height + 1) + Math.floor(inside / width), (tile % across) * (width + 1) + (inside % width)];
+    },
+    at: (row, column) => {
+      const [y, x] = [row % (height + 1), column % (width + 1)];
+      const tile = Math.floor(row / (height + 1)) * across + Math.floor(column / (width + 1));
+      const inside = row >= 0 && column >= 0 && column < across * (width + 1) && y < height && x < width && tile < count;
+      return inside ? tile * area + y * width + x : null;
+    },
+  };
 }
 
 const painter = document.createElement("canvas");
 
 /** A picture with one pixel per element, as a data URL. */
-function picture(values, { rows, columns }, what) {
+function picture(values, { rows, columns, cell }, what) {
   painter.width = columns;
   painter.height = rows;
   const context = painter.getContext("2d", { willReadFrequently: true });
   const image = context.createImageData(columns, rows), most = reach(values);
-  values.forEach((x, i) => image.data.set([...colour(x, most, what), 255], 4 * i));
+  values.forEach((x, i) => {
+    const [row, column] = cell(i);
+    image.data.set([...colour(x, most, what), 255], 4 * (row * columns + column));
+  });
   context.putImageData(image, 0, 0);
   return painter.toDataURL();
+}
+
+/** The counts of a histogram: as they came, or of the finite numbers of a tensor whose cells would be too small. */
+function countsOf(found) {
+  if (found.counts || !found.values || found.min === undefined) return found.counts;
+  const counts = new Array(32).fill(0), range = found.max - found.min;
+  for (const x of found.values) {
+    if (typeof x !== "string") counts[range ? Math.min(31, Math.floor(((x - found.min) / range) * 32)) : 16] += 1;
+  }
+  return counts;
 }
 
 /** The outline of a histogram's bars in a rectangle. */
