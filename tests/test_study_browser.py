@@ -189,7 +189,7 @@ def test_a_weight_by_keyboard(visit):
 
 @pytest.mark.parametrize("width", [320, 375])
 def test_on_a_phone(visit, width):
-    page = visit(width=width, height=740, has_touch=True)
+    page = visit(width=width, height=740, has_touch=True, reduced_motion="reduce")  # nothing scrolls meanwhile
     for step in ("0", "7", "14"):
         page.get_by_role("slider", name="Step").fill(step)
         box(page, "0: linear").dispatch_event("click")
@@ -282,3 +282,37 @@ def test_images_are_tiles_and_wide_matrices_histograms(visit):
     panel.locator('.cell[data-index="5"]').first.focus()
     page.keyboard.press("ArrowRight")  # over the space to the next tile
     assert page.evaluate("document.activeElement.dataset.index") == "36"
+
+
+def test_a_click_leaves_the_graph_where_it_is(visit):
+    page = visit(reduced_motion="reduce")
+    before = page.evaluate("String(d3.zoomTransform(svg.node()))")
+    box(page, "0.weight").click()
+    assert page.evaluate("String(d3.zoomTransform(svg.node()))") == before
+    assert page.locator("#panel h2").inner_text() == "0.weight"
+
+
+def test_a_small_graph_is_in_sight_as_a_whole(visit):
+    page = visit()
+    bottom = page.evaluate("Math.max(...Array.from(document.querySelectorAll('.view:not([display=\"none\"]) .box'))"
+                           ".map((b) => b.getBoundingClientRect().bottom))")
+    assert bottom <= page.locator("#stage").bounding_box()["y"] + page.locator("#stage").bounding_box()["height"]
+
+
+def test_a_tap_on_a_phone_brings_the_panel(visit):
+    page = visit(width=375, height=700, has_touch=True, reduced_motion="reduce")
+    box(page, "0.weight").tap()
+    assert page.locator("#panel h2").bounding_box()["y"] < 200
+
+
+def test_the_keyboard_keeps_its_place(visit):
+    page = visit()
+    page.keyboard.press("ArrowDown")  # nothing had the focus: a box has it now
+    assert page.evaluate("document.activeElement.classList.contains('box')")
+    page.keyboard.press("Enter")
+    page.locator("#panel dd button").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.getElementById('panel').contains(document.activeElement)")
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.classList.contains('box')")

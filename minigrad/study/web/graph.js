@@ -13,6 +13,7 @@ function measure() { ({ width: stage.width, height: stage.height } = svg.node().
 measure();
 new ResizeObserver(measure).observe(svg.node());
 const SMALLEST = 0.72; // of the scale at which a box can be read
+const STILL_READABLE = 0.55; // if all of the graph is in sight then
 
 /** One way to draw the graph. Boxes and wires are made once; a step changes classes only. */
 class View {
@@ -59,7 +60,7 @@ class View {
     element.addEventListener("click", (event) => this.listeners.select(box.main, index, weightAt(event, box)));
     element.addEventListener("pointermove", (event) => event.pointerType === "mouse" && this.listeners.point(box.main, weightAt(event, box)));
     element.addEventListener("pointerleave", () => this.listeners.point(box.main, null));
-    element.addEventListener("focus", () => { this.setEntry(index); this.reveal(index); });
+    element.addEventListener("focus", () => { this.setEntry(index); if (element.matches(":focus-visible")) this.reveal(index); });
   }
 
   /** The box that the tab key comes to. */
@@ -161,7 +162,7 @@ class View {
   fit(readable = false) {
     const { width, height } = stage;
     const whole = Math.min((width - 24) / this.data.width, (height - 24) / this.data.height, 1.25);
-    const k = readable ? Math.max(whole, SMALLEST) : whole;
+    const k = readable && whole < STILL_READABLE ? SMALLEST : whole;
     const first = this.data.boxes[this.data.of[DATA.steps[0].key]];
     const x = this.data.width * k <= width ? (width - this.data.width * k) / 2 : Math.min(12, Math.max(width - 12 - this.data.width * k, width / 2 - first.x * k));
     const y = this.data.height * k <= height ? (height - this.data.height * k) / 2 : 12;

@@ -5,6 +5,7 @@ const told = document.getElementById("told");
 const playButton = document.getElementById("play");
 const LAST = DATA.steps.length;
 const FORWARD = DATA.steps.filter((step) => step.phase === "forward").length;
+const narrow = window.matchMedia("(max-width: 820px)");
 const now = { step: 0, view: "ops", selected: null, members: null, pinned: null, player: null };
 
 for (const node of DATA.nodes) Object.assign(node, { inputs: [], users: [], begins: 0, arrives: 0 });
@@ -53,12 +54,14 @@ function choose(key, members) {
   now.members = members;
   view().mark(key);
   showPanel();
+  if (narrow.matches) panel.scrollIntoView({ block: "start", behavior: quiet.matches ? "auto" : "smooth" }); // it is below
 }
 
 function showPanel() {
-  const key = now.selected ?? (now.step ? DATA.steps[now.step - 1].key : null);
+  const inside = panel.contains(document.activeElement), key = now.selected ?? (now.step ? DATA.steps[now.step - 1].key : null);
   if (key === null) showHelp();
   else showNode(key, now.members, now.step, now.selected !== null, actions);
+  if (inside && !panel.contains(document.activeElement)) panel.focus({ preventScroll: true }); // what had the focus is gone
 }
 
 /** Go to a step; 0 is before the first. */
@@ -84,7 +87,6 @@ function play(on) {
   now.player = null;
   if (on) {
     if (now.step === LAST) go(0);
-if (DATA.toggles) setTimeout(() => Object.keys(DATA.views).forEach(viewOf), 300); // the other one, before it is asked for
     now.player = setInterval(() => (now.step === LAST ? play(false) : go(now.step + 1)), Math.max(80, Math.min(1100, 40000 / LAST)));
   }
   playButton.querySelector("path").setAttribute("d", on ? "M4 3h3v10H4zM9 3h3v10H9z" : "M4 3v10l9-5z");
@@ -155,6 +157,9 @@ document.addEventListener("keydown", (event) => {
       panel.focus({ preventScroll: true });
     };
   }
+  if (event.target === document.body) {
+    keys.ArrowUp = keys.ArrowDown = keys.Enter = () => view().boxes[view().entry].focus();
+  }
   if (!keys[event.key] || typing && event.key !== "Escape") return;
   event.preventDefault();
   if (event.key === "Escape" && panel.contains(document.activeElement)) view().boxes[view().entry].focus({ preventScroll: true });
@@ -181,3 +186,4 @@ document.getElementById("forward-part").style.width = `${(100 * FORWARD) / LAST}
 svg.call(zoom).on("dblclick.zoom", null);
 show(DATA.nodes.length > 150 && DATA.toggles ? "modules" : "ops");
 go(0);
+if (DATA.toggles) setTimeout(() => Object.keys(DATA.views).forEach(viewOf), 300); // the other one, before it is asked for
