@@ -275,7 +275,8 @@ def test_summary_of_arrays():
 def test_nan_is_told():
     model, x, y = xor()
     data = data_of(model, mg.tensor([[np.nan, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), y)
-    assert "4 nan!" in data["steps"][0]["text"]
+    assert "4 nan!" in data["steps"][0]["text"] and "norm nan" in data["steps"][0]["text"]
+    assert "nan" in [edge.get("norm") for edge in data["edges"]]
     json.dumps(data, allow_nan=False)
 
 

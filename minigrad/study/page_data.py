@@ -52,7 +52,7 @@ def page_data(recording, model, *, title, texts, influence, notes=()):
     edges = [{"source": e.source, "target": e.target, "position": e.position} for e in seen.edges]
     for number, step in enumerate(recording.steps, 1):
         for index, found in step.handed.items():
-            edges[index] |= {"step": number, "shape": found["shape"], "norm": found.get("norm", 0.0)}
+            edges[index] |= {"step": number, "shape": found["shape"], "norm": _norm(found)}
     collapsed = _collapsed(seen)
     return {
         "title": title, "loss": rounded(recording.loss, 4), "model": type(model).__name__, "notes": list(notes),
@@ -181,7 +181,13 @@ def _described(found, array):
     """A scalar's number, else shape and norm."""
     if array.size == 1:
         return f"{float(array.ravel()[0]):.4g}"
-    return f"{_shape(found['shape'])}, norm {found.get('norm', 0.0):.3g}{_faults(found)},"
+    norm = _norm(found)
+    return f"{_shape(found['shape'])}, norm {norm if isinstance(norm, str) else f'{norm:.3g}'}{_faults(found)},"
+
+
+def _norm(found):
+    """The norm of all elements: that in a summary is of the finite ones."""
+    return "nan" if found["nan"] else "inf" if found["inf"] else found.get("norm", 0.0)
 
 
 def _faults(found):

@@ -150,5 +150,6 @@ def packed(found):
             rows[str(key)] = entry = {"norms": [rounded(n) for n in np.linalg.norm(array, axis=1)]}
             if array.shape[1] <= GRID and array.size <= left:
                 left -= array.size
-                entry["numbers"] = base64.b64encode(array.astype("<f4").tobytes()).decode()
+                with np.errstate(over="ignore"):  # more than float32 holds is shown as infinite
+                    entry["numbers"] = base64.b64encode(array.astype("<f4").tobytes()).decode()
     return {"why_not": found.why_not, "by": by}
