@@ -316,3 +316,15 @@ def test_the_keyboard_keeps_its_place(visit):
     page.keyboard.press("Escape")
     page.keyboard.press("ArrowDown")
     assert page.evaluate("document.activeElement.classList.contains('box')")
+
+
+def test_a_gradient_that_is_a_sum_arrives_in_shares(visit):
+    page = visit("images")
+    box(page, "0: conv2d").click()
+    steps = page.evaluate("DATA.edges.filter((e) => DATA.nodes[e.source].title === 'conv2d (0)').map((e) => e.step)"
+                          ".sort((a, b) => a - b)")
+    assert len(steps) == 2
+    said = page.locator("#panel .later")
+    for step, count in ((steps[0] - 1, 0), (steps[0], 1)):
+        page.get_by_role("slider", name="Step").fill(str(step))
+        assert said.inner_text().startswith(f"{count} of 2 shares have arrived, complete at step {steps[1]}")

@@ -63,7 +63,10 @@ function links(title, keys, actions) {
 function arrays(title, node, found, arrives, step, what, actions) {
   const head = make("h3", {}, title);
   if (arrives > step) {
-    return [head, make("p", { class: "later" }, `arrives at step ${arrives}`,
+    const shares = what === "gradient" ? DATA.edges.filter((edge) => edge.source === node.key && edge.step) : [];
+    const there = shares.filter((edge) => edge.step <= step).length; // a gradient is the sum over the uses of a value
+    const text = shares.length > 1 ? `${there} of ${shares.length} shares have arrived, complete` : "arrives";
+    return [head, make("p", { class: "later" }, `${text} at step ${arrives}`,
       make("button", { type: "button", onclick: () => actions.go(arrives) }, "Go there"))];
   }
   return [head, ...found.flatMap((array, number) => array ? [
