@@ -68,7 +68,8 @@ docs: $(VENV)/.installed-docs ## build the site: docs/_build/html/index.html
 	@echo "open docs/_build/html/index.html"
 
 clean: ## remove .venv, caches and build outputs (runs/ is kept)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov docs/_build docs/api/generated
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov \
+	  docs/_build docs/api/generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp file per set of extras: installed again only when pyproject.toml or setup.py changes.

@@ -43,7 +43,8 @@ class Watcher:
         grad : Tensor, list of (Tensor or None), or None
             What had arrived, summed over all uses; a list for a Function with several outputs, None if nothing came.
         answers : tuple of (Tensor or None), or None
-            One gradient for each of ``node.parents``, before a broadcast is undone; None for a leaf, or if none came.
+            One gradient for each of ``node.parents``, before a broadcast is undone, None for a parent that wants none;
+            None for a leaf, or if none came.
             Copy what you keep: the engine adds to some of these arrays in place later.
         """
 

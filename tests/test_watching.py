@@ -110,3 +110,31 @@ def test_watch_is_a_decorator():
 
     step(mg.ones(2)), step(mg.ones(2))
     assert len(diary.ops) == 2
+
+
+class Careless(Function):
+    """y = x, which answers with NaN for an input that wants no gradient"""
+
+    def forward(self, x, constant):
+        return x + 0
+
+    def backward(self, grad):
+        return grad, grad * float("nan")
+
+
+def test_what_nobody_wants_is_not_told():
+    diary, x = Diary(), mg.tensor([1.0], requires_grad=True)
+    y = Careless.apply(x, mg.tensor([2.0]))
+    with mg.watch(diary):
+        y.backward()
+    assert diary.nodes[0][2] == [[1.0], None]
+
+
+def test_nan_that_nobody_wants_is_no_anomaly():
+    x, z = mg.tensor([1.0], requires_grad=True), mg.tensor([2.0], requires_grad=True)
+    with mg.detect_anomaly():
+        Careless.apply(x, mg.tensor([2.0])).backward()
+        (gradient,) = mg.grad(Careless.apply(x, z), [x])  # z's share is not asked for
+    assert x.grad.tolist() == gradient.tolist() == [1.0]
+    with mg.detect_anomaly(), pytest.raises(FloatingPointError, match="backward of careless produced NaN"):
+        Careless.apply(x, z).backward()

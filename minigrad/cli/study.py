@@ -15,8 +15,6 @@ CONVENTION = (
     "names model, x, y and perhaps loss. It is run as a module named 'minigrad_study', so what stands under "
     "if __name__ == '__main__' does not run."
 )
-
-
 ONLY_FOR_MODELS = ("data", "data_dir", "batch_size", "device")
 
 

@@ -316,10 +316,3 @@ def _of_composition(name, function):
 
 def _first_line(thing):
     return (thing.__doc__ or "").strip().split("\n")[0]
-
-
-def kernel_source(name):
-    """The `KernelSource` of a kernel by its name, as `minigrad.study.trace` shows it."""
-    if not hasattr(reference, name):
-        raise ValueError(f"kernel_source: no kernel is called {name!r}")
-    return KernelSource(name)

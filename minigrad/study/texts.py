@@ -93,20 +93,21 @@ def _called(function):
 
 def global_names(code):
     """The global names that a code object and those inside of it use."""
-    names = [i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            names += global_names(constant)
-    return dict.fromkeys(names)
+    return dict.fromkeys(i.argval for part in _codes(code) for i in dis.get_instructions(part)
+                         if i.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
 
 
 def names_of(code):
     """All names that a code object and those inside of it use, attributes too."""
-    names = list(code.co_names)
+    return dict.fromkeys(name for part in _codes(code) for name in part.co_names)
+
+
+def _codes(code):
+    """A code object and those inside of it."""
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            names += names_of(constant)
-    return dict.fromkeys(names)
+            yield from _codes(constant)
 
 
 def _is_set(cell):

@@ -13,6 +13,7 @@ function measure() { ({ width: stage.width, height: stage.height } = svg.node().
 measure();
 new ResizeObserver(measure).observe(svg.node());
 const SMALLEST = 0.72; // of the scale at which a box can be read
+const LEAST_CELL = 0.75; // pixels of a cell; below it a histogram says more
 const STILL_READABLE = 0.55; // if all of the graph is in sight then
 
 /** One way to draw the graph. Boxes and wires are made once; a step changes classes only. */
@@ -206,8 +207,6 @@ function cellsIn(area, grid) {
   const width = cell * grid.columns, height = cell * grid.rows;
   return { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height, cell };
 }
-
-const LEAST_CELL = 0.75; // pixels of a cell; below it a histogram says more
 
 function pictureGrid(shape, size) { return gridOf(shape, size, Math.ceil(Math.sqrt(size * 1.4))); }
 
