@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("MINIGRAD_CUDA", "emulate")  # device="cuda" is the emulator, also where there is a GPU
+os.environ.setdefault("MINIGRAD_COMPILERS", "0")  # no processes that compile beside a test
 
 import minigrad as mg
 

@@ -28,6 +28,8 @@ from numba.core.caching import _Cache
 from numba.core.compiler import Compiler, CompileResult
 from numba.core.serialize import dumps
 
+from minigrad.kernels.cpu import ahead
+from minigrad.kernels.cpu.claims import PATIENCE, claim, release
 from minigrad.kernels.cpu.fingerprint import fingerprint
 
 # nnan and ninf are left out on purpose: they let LLVM delete NaN and infinity.
@@ -117,35 +119,48 @@ class KernelCache(_Cache):
     def cache_path(self):
         return str(cache_folder())
 
-    def _file(self, signature, codegen):
+    def file_of(self, signature, codegen):
+        """Where the kernel compiled for a signature is, or would be."""
         key = repr((sources_key(self.function), signature, codegen.magic_tuple()))
         return cache_folder() / f"{self.name}-{hashlib.sha256(key.encode()).hexdigest()[:20]}.pickle"
 
     def load_overload(self, sig, target_context):
         target_context.refresh()
-        try:
-            file = self._file(sig, target_context.codegen())
-            compiled = CompileResult._rebuild(target_context, *pickle.loads(file.read_bytes()))
-            with contextlib.suppress(OSError):
-                os.utime(file)  # in use: see _forget_unused
+        with contextlib.suppress(Exception):
+            return self._read(sig, target_context)
+        for listener in compile_listeners:
+            listener("start", self.name, sig)
+        with contextlib.suppress(Exception):
+            claim(self.file_of(sig, target_context.codegen()), PATIENCE)
+            ahead.begin(self.name)
+            compiled = self._read(sig, target_context)  # by another process, meanwhile
+            release()
+            self._end(sig)
             return compiled
-        except Exception:  # absent, unreadable, truncated, from another world: compile instead
-            for listener in compile_listeners:
-                listener("start", self.name, sig)
-            return None
+        return None
 
     def save_overload(self, sig, data):
-        for listener in compile_listeners:
-            listener("end", self.name, sig)
-        try:
-            file = self._file(sig, data.codegen)
+        self._end(sig)
+        with contextlib.suppress(Exception):  # a read-only or full disk: the next process compiles again
+            file = self.file_of(sig, data.codegen)
             file.parent.mkdir(parents=True, exist_ok=True)
             partial = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}")
             partial.write_bytes(dumps(data._reduce()))
             partial.replace(file)  # atomic: another process sees the whole file or none
             _forget_unused(file.parent)
-        except Exception:  # a read-only or full disk: the kernel works, the next process compiles again
-            pass
+        release()
+
+    def _read(self, sig, target_context):
+        """The compiled kernel; raises if it is absent, unreadable, truncated, from another world."""
+        file = self.file_of(sig, target_context.codegen())
+        compiled = CompileResult._rebuild(target_context, *pickle.loads(file.read_bytes()))
+        with contextlib.suppress(OSError):
+            os.utime(file)  # in use: see _forget_unused
+        return compiled
+
+    def _end(self, sig):
+        for listener in compile_listeners:
+            listener("end", self.name, sig)
 
     def enable(self):
         pass
@@ -170,6 +185,9 @@ class KernelCompiler(Compiler):
         gc.disable()
         try:
             return super().compile_extra(function)
+        except BaseException:
+            release()
+            raise
         finally:
             if enabled:
                 gc.enable()
