@@ -1,6 +1,7 @@
 """Fixtures. Compiled kernels go to the user's cache folder, so that a second run compiles nothing."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +9,12 @@ from hypothesis import settings
 
 os.environ.setdefault("MINIGRAD_CUDA", "emulate")  # device="cuda" is the emulator, also where there is a GPU
 os.environ.setdefault("MINIGRAD_COMPILERS", "0")  # no processes that compile beside a test
+
+if "coverage" in sys.modules:  # python -m coverage run -m pytest
+    import measured
+
+    measured.install()
+    pytest_collection_modifyitems = measured.pytest_collection_modifyitems
 
 import minigrad as mg
 
