@@ -127,6 +127,14 @@ def test_numbers_on_the_device_are_written_only_when_they_change():
     assert optimizer._settings[key][1] is array and p.tolist() == [-2.25, -2.25]
 
 
+def test_parameters_with_their_names():
+    model = nn.Linear(2, 3)
+    optimizer = optim.SGD([{"params": model.named_parameters(), "lr": 0.5}])
+    assert all(p is q for p, q in zip(optimizer.param_groups[0]["params"], model.parameters(), strict=True))
+    lines = repr(optimizer).splitlines()
+    assert lines[0] == "SGD(" and lines[1].startswith("  2 parameter(s): lr=0.5, ") and "nesterov=False" in lines[1]
+
+
 def test_closure_returns_the_loss():
     p = mg.tensor([2.0], requires_grad=True)
     optimizer = optim.SGD([p], lr=0.25)
