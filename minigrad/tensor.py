@@ -389,6 +389,12 @@ class Tensor(Readable):
     def tanh(self):
         return ops.tanh(self)
 
+    def square(self):
+        return ops.square(self)
+
+    def masked_fill(self, mask, value):
+        return ops.masked_fill(self, mask, value)
+
     # -- reductions --------------------------------------------------------------------------------------------
 
     def sum(self, dim=None, keepdim=False):
@@ -457,6 +463,12 @@ class Tensor(Readable):
 
     def split(self, sizes, dim=0):
         return ops.split(self, sizes, dim)
+
+    def chunk(self, chunks, dim=0):
+        return ops.chunk(self, chunks, dim)
+
+    def unbind(self, dim=0):
+        return ops.unbind(self, dim)
 
 
 class RemovableHandle:
