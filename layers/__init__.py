@@ -5,9 +5,9 @@
 """
 
 from minigrad.layers import init
-from minigrad.layers.activation import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
+from minigrad.layers.activation import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
 from minigrad.layers.blocks import ConvBlock, LinearBlock
-from minigrad.layers.container import ModuleList, Sequential
+from minigrad.layers.container import ModuleDict, ModuleList, Sequential
 from minigrad.layers.conv import Conv2d
 from minigrad.layers.dropout import Dropout
 from minigrad.layers.fold import fold_batchnorm
@@ -27,9 +27,9 @@ from minigrad.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from minigrad.layers.summary import Summary
 
 __all__ = [
-    "GELU", "AdaptiveAvgPool2d", "AvgPool2d", "BCEWithLogitsLoss", "BatchNorm1d", "BatchNorm2d", "Buffer", "Conv2d",
-    "ConvBlock", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "HuberLoss", "Identity", "L1Loss", "LayerNorm",
-    "LeakyReLU", "Linear", "LinearBlock", "LogSoftmax", "MSELoss", "MaxPool2d", "Module", "ModuleList", "NLLLoss",
-    "Parameter", "ReLU", "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss", "Softmax", "Softplus", "Summary", "Tanh",
-    "fold_batchnorm", "init",
+    "ELU", "GELU", "AdaptiveAvgPool2d", "AvgPool2d", "BCEWithLogitsLoss", "BatchNorm1d", "BatchNorm2d", "Buffer",
+    "Conv2d", "ConvBlock", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "HuberLoss", "Identity", "L1Loss",
+    "LayerNorm", "LeakyReLU", "Linear", "LinearBlock", "LogSoftmax", "MSELoss", "MaxPool2d", "Module", "ModuleDict",
+    "ModuleList", "NLLLoss", "Parameter", "ReLU", "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss", "Softmax",
+    "Softplus", "Summary", "Tanh", "fold_batchnorm", "init",
 ]

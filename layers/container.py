@@ -135,3 +135,54 @@ class ModuleList(_Ordered):
     @classmethod
     def _of(cls, items):
         return cls([module for _, module in items])
+
+
+class ModuleDict(Module):
+    """Modules by name, whose parameters are found; it has no forward of its own.
+
+    Parameters
+    ----------
+    modules : mapping of str to Module
+    """
+
+    def __init__(self, modules=None):
+        self.update({} if modules is None else modules)
+
+    def update(self, modules):
+        """Add the modules of a mapping, in its order; a name that there is already gets the new one."""
+        for name, module in modules.items():
+            self[name] = module
+
+    def __setitem__(self, name, module):
+        self.add_module(name, module)
+
+    def __getitem__(self, name):
+        return self._modules_by_name()[name]
+
+    def __delitem__(self, name):
+        del self._modules_by_name()[name]  # a KeyError if it is no module
+        delattr(self, name)
+
+    def __len__(self):
+        return len(self._modules_by_name())
+
+    def __iter__(self):
+        return iter(self._modules_by_name())
+
+    def __contains__(self, name):
+        return name in self._modules_by_name()
+
+    def _modules_by_name(self):
+        return {name: member for name, member in self.__dict__.items() if isinstance(member, Module)}
+
+    def keys(self):
+        """The names."""
+        return self._modules_by_name().keys()
+
+    def values(self):
+        """The modules."""
+        return self._modules_by_name().values()
+
+    def items(self):
+        """Pairs of name and module."""
+        return self._modules_by_name().items()

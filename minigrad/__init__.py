@@ -34,7 +34,7 @@ from minigrad.device import Device, cpu, get_device
 from minigrad.dtypes import bool, float32, float64, int64
 from minigrad.extension import register_kernel
 from minigrad.function import Function, apply_multiple
-from minigrad.modes import enable_grad, is_grad_enabled, no_grad
+from minigrad.modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from minigrad.precision import get_float32_matmul_precision, set_float32_matmul_precision
 from minigrad.random import Generator, manual_seed
 from minigrad.tensor import Tensor

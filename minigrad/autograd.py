@@ -245,13 +245,15 @@ def backward(tensor, gradient=None, retain_graph=None, create_graph=False):
     _walk([(tensor, _seed(tensor, gradient, "backward"))], retain_graph, create_graph)
 
 
-def grad(outputs, inputs, gradients=None, retain_graph=None, create_graph=False, allow_unused=False, *, _stop=False):
+def grad(
+    outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, allow_unused=False, *, _stop=False
+):
     """Gradients of outputs with respect to inputs, leaving every ``.grad`` as it is.
 
     Parameters
     ----------
     outputs, inputs : Tensor or sequence of Tensor
-    gradients : Tensor or sequence of Tensor, optional
+    grad_outputs : Tensor or sequence of Tensor, optional
         The gradient of each output, of its shape; 1 for scalars.
     retain_graph : bool, optional
         Keep the graph for another pass. Defaults to `create_graph`.
@@ -272,10 +274,10 @@ def grad(outputs, inputs, gradients=None, retain_graph=None, create_graph=False,
     """
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    if gradients is None or isinstance(gradients, Tensor):
-        gradients = [gradients] * len(outputs) if gradients is None else [gradients]
-    if len(gradients) != len(outputs):
-        raise ValueError(f"grad: expected one gradient per output ({len(outputs)}), got {len(gradients)}")
+    if grad_outputs is None or isinstance(grad_outputs, Tensor):
+        grad_outputs = [grad_outputs] * len(outputs) if grad_outputs is None else [grad_outputs]
+    if len(grad_outputs) != len(outputs):
+        raise ValueError(f"grad: expected one gradient per output ({len(outputs)}), got {len(grad_outputs)}")
     for x in inputs:
         if not x.requires_grad:
             raise RuntimeError(f"grad: an input of shape {x.shape} does not require grad")
@@ -283,7 +285,7 @@ def grad(outputs, inputs, gradients=None, retain_graph=None, create_graph=False,
         if not x.requires_grad:
             raise RuntimeError(f"grad: an output of shape {x.shape} does not require grad")
     targets = dict.fromkeys([x.fn or x for x in inputs])
-    roots = [(out, _seed(out, g, "grad")) for out, g in zip(outputs, gradients, strict=True)]
+    roots = [(out, _seed(out, g, "grad")) for out, g in zip(outputs, grad_outputs, strict=True)]
     retain_graph = create_graph if retain_graph is None else retain_graph
     _walk(roots, retain_graph, create_graph, targets, set(targets) if _stop else ())
     found = tuple([targets[x.fn or x] for x in inputs])

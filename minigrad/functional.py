@@ -9,6 +9,7 @@ from minigrad.ops import (
     conv2d,
     cross_entropy,
     dropout,
+    elu,
     embedding,
     gelu,
     huber_loss,
@@ -20,6 +21,7 @@ from minigrad.ops import (
     max_pool2d,
     mse_loss,
     nll_loss,
+    one_hot,
     pad,
     relu,
     sigmoid,
@@ -32,7 +34,7 @@ from minigrad.ops import (
 
 __all__ = [
     "adaptive_avg_pool2d", "avg_pool2d", "batch_norm", "batch_norm_act", "binary_cross_entropy_with_logits", "conv2d",
-    "cross_entropy", "dropout", "embedding", "gelu", "huber_loss", "l1_loss", "layer_norm", "leaky_relu", "linear",
-    "log_softmax", "max_pool2d", "mse_loss", "nll_loss", "pad", "relu", "sigmoid", "silu", "smooth_l1_loss", "softmax",
-    "softplus", "tanh",
+    "cross_entropy", "dropout", "elu", "embedding", "gelu", "huber_loss", "l1_loss", "layer_norm", "leaky_relu",
+    "linear", "log_softmax", "max_pool2d", "mse_loss", "nll_loss", "one_hot", "pad", "relu", "sigmoid", "silu",
+    "smooth_l1_loss", "softmax", "softplus", "tanh",
 ]

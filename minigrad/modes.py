@@ -73,6 +73,25 @@ class enable_grad(ModeSwitch):
         return replace(mode, grad=True)
 
 
+class set_grad_enabled(ModeSwitch):
+    """Inside, ops are recorded or not, as told. A context manager and a decorator; a mere call changes nothing.
+
+    Parameters
+    ----------
+    mode : bool
+    """
+
+    def __init__(self, mode):
+        super().__init__()
+        self.mode = bool(mode)
+
+    def change(self, mode):
+        return replace(mode, grad=self.mode)
+
+    def _recreate_cm(self):
+        return type(self)(self.mode)
+
+
 def is_grad_enabled():
     """Whether ops are being recorded in this context."""
     return current.get().grad

@@ -166,11 +166,25 @@ class Tensor(Readable):
 
     # -- to another type or place ------------------------------------------------------------------------------
 
-    def to(self, target):
-        """The tensor with another dtype or on another device; itself if it is there already."""
+    def to(self, target=None, dtype=None, *, device=None):
+        """The tensor with another dtype, on another device, or both; itself if it is so already.
+
+        Parameters
+        ----------
+        target : Device, dtype or str, optional
+            A device or a dtype, whichever it is.
+        dtype : dtype, optional
+        device : Device or str, optional
+        """
         if isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda") or hasattr(target, "kernels"):
-            return ops.to_device(self, get_device(target))
-        return ops.cast(self, as_dtype(target))
+            device, target = target, None
+        dtype = target if dtype is None else dtype
+        moved = self if device is None else ops.to_device(self, get_device(device))
+        return moved if dtype is None else ops.cast(moved, as_dtype(dtype))
+
+    def cpu(self):
+        """The tensor on the CPU; itself if it is there already."""
+        return self.to("cpu")
 
     def float(self):
         """The tensor as float32."""
@@ -206,13 +220,13 @@ class Tensor(Readable):
         """Set every element to 0."""
         return inplace.copy_(self, 0)
 
-    def add_(self, other):
-        """Add `other` in place."""
-        return inplace.copy_(self, ops.add(self.detach(), other))
+    def add_(self, other, *, alpha=1):
+        """Add ``alpha * other`` in place."""
+        return inplace.copy_(self, ops.add(self.detach(), other if alpha == 1 else other * alpha))
 
-    def sub_(self, other):
-        """Subtract `other` in place."""
-        return inplace.copy_(self, ops.sub(self.detach(), other))
+    def sub_(self, other, *, alpha=1):
+        """Subtract ``alpha * other`` in place."""
+        return inplace.copy_(self, ops.sub(self.detach(), other if alpha == 1 else other * alpha))
 
     def mul_(self, other):
         """Multiply by `other` in place."""
@@ -221,6 +235,17 @@ class Tensor(Readable):
     def div_(self, other):
         """Divide by `other` in place."""
         return inplace.copy_(self, ops.div(self.detach(), other))
+
+    def lerp_(self, end, weight):
+        """Go from here to `end` by the fraction `weight`, in place: ``self + weight * (end - self)``."""
+        start = self.detach()
+        return inplace.copy_(self, ops.add(start, ops.mul(ops.sub(end, start), weight)))
+
+    def clip_(self, min=None, max=None):
+        """Limit the elements to ``[min, max]`` in place."""
+        return inplace.copy_(self, ops.clip(self.detach(), min, max))
+
+    clamp_ = clip_
 
     def __iadd__(self, other):
         return inplace.augmented("add_", ops.add, self, other)
@@ -364,6 +389,12 @@ class Tensor(Readable):
     def tanh(self):
         return ops.tanh(self)
 
+    def square(self):
+        return ops.square(self)
+
+    def masked_fill(self, mask, value):
+        return ops.masked_fill(self, mask, value)
+
     # -- reductions --------------------------------------------------------------------------------------------
 
     def sum(self, dim=None, keepdim=False):
@@ -432,6 +463,12 @@ class Tensor(Readable):
 
     def split(self, sizes, dim=0):
         return ops.split(self, sizes, dim)
+
+    def chunk(self, chunks, dim=0):
+        return ops.chunk(self, chunks, dim)
+
+    def unbind(self, dim=0):
+        return ops.unbind(self, dim)
 
 
 class RemovableHandle:

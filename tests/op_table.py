@@ -496,4 +496,5 @@ for shape, index in INDICES:
     )
     add("getitem", lambda x, i=theirs: x[i], shape, args=(index,), oracle_args=())
 
-import op_table_nn  # noqa: E402, F401 - the second half of the table: layers and losses
+import op_table_composed  # noqa: E402, F401
+import op_table_nn  # noqa: E402, F401 - the other parts of the table: compositions; layers and losses

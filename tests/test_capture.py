@@ -335,6 +335,17 @@ def test_inputs_that_cannot_be_recorded():
         mg.capture(3)
 
 
+def test_inputs_changed_in_place():
+    """The step gets copies: what it did to them would be lost."""
+    step = mg.capture(lambda x: x.add_(1.0).sum())
+    with pytest.raises(CaptureError, match=r"changes an input of shape \(3,\) in place, and what it gets is a copy"):
+        step(mg.ones(3))
+    assert step.recordings == []
+    state = mg.ones(3)
+    step = mg.capture(lambda x: state.add_(x).sum())
+    assert [step(mg.ones(3)).item() for _ in range(3)] == [6.0, 9.0, 12.0]
+
+
 def test_structures_and_other_arguments():
     """Tensors come and go in containers; other arguments are part of what a recording is for."""
     calls = []

@@ -116,6 +116,15 @@ def test_modes_as_decorators():
         assert on() and not mg.is_grad_enabled()
 
 
+def test_modes_by_a_value():
+    @mg.set_grad_enabled(False)
+    def off(n):
+        return mg.is_grad_enabled() or (n > 0 and off(n - 1))
+
+    with mg.set_grad_enabled(False), mg.set_grad_enabled(True):
+        assert (leaf(1.0) * 2.0).requires_grad and not off(3) and mg.is_grad_enabled()
+
+
 def test_mode_is_restored_after_an_exception():
     with pytest.raises(ZeroDivisionError), mg.no_grad():
         raise ZeroDivisionError

@@ -21,6 +21,27 @@ def net():
     )
 
 
+def test_module_dict():
+    shared = nn.Linear(2, 2)
+    layers = nn.ModuleDict({"a": shared, "b": nn.ReLU(), "c": shared})
+    layers["d"] = nn.Linear(2, 1)
+    layers.update({"b": nn.Tanh()})
+    assert list(layers) == list(layers.keys()) == ["a", "b", "c", "d"] and len(layers) == 4 and "b" in layers
+    assert layers["a"] is layers["c"] is shared and isinstance(layers["b"], nn.Tanh)
+    assert [name for name, _ in layers.items()] == list(layers) and list(layers.values())[3] is layers["d"]
+    assert {"a.weight", "d.bias"} <= set(layers.state_dict()) and len(list(layers.parameters())) == 4
+    del layers["a"]
+    assert "a" not in layers and "training" not in layers
+    with pytest.raises(KeyError):
+        layers["training"]
+    with pytest.raises(ValueError, match="ModuleDict: the name 'items' is taken"):
+        layers["items"] = nn.ReLU()
+    with pytest.raises(TypeError, match="ModuleDict: expected 'e' to be a Module, got int"):
+        layers["e"] = 3
+    with pytest.raises(TypeError, match="ModuleDict defines no forward"):
+        layers(mg.ones(1, 2))
+
+
 # -- the module --------------------------------------------------------------------------------------------------
 
 

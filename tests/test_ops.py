@@ -92,3 +92,15 @@ def test_every_public_op_has_a_row():
 def test_names_are_unique():
     names = [row.name for row in op_table.ROWS]
     assert len(set(names)) == len(names)
+
+
+def test_gradient_of_std_of_equal_values():
+    """It is 0 in the row that is constant, not 0 * inf, and as without that row in the other one; so is the next."""
+    x = mg.tensor([[2.0, 2.0, 2.0], [1.0, 2.0, 4.0]], "float64", requires_grad=True)
+    (g,) = mg.grad(ops.std(x, 1).sum(), x, create_graph=True)
+    (h,) = mg.grad((g * g * g).sum(), x)
+    row = mg.tensor([1.0, 2.0, 4.0], "float64", requires_grad=True)
+    (g_row,) = mg.grad(ops.std(row), row, create_graph=True)
+    (h_row,) = mg.grad((g_row * g_row * g_row).sum(), row)
+    np.testing.assert_array_equal(g.detach().numpy(), [np.zeros(3), g_row.detach().numpy()])
+    np.testing.assert_allclose(h.numpy(), [np.zeros(3), h_row.numpy()], rtol=1e-14)

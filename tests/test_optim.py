@@ -127,6 +127,14 @@ def test_numbers_on_the_device_are_written_only_when_they_change():
     assert optimizer._settings[key][1] is array and p.tolist() == [-2.25, -2.25]
 
 
+def test_parameters_with_their_names():
+    model = nn.Linear(2, 3)
+    optimizer = optim.SGD([{"params": model.named_parameters(), "lr": 0.5}])
+    assert all(p is q for p, q in zip(optimizer.param_groups[0]["params"], model.parameters(), strict=True))
+    lines = repr(optimizer).splitlines()
+    assert lines[0] == "SGD(" and lines[1].startswith("  2 parameter(s): lr=0.5, ") and "nesterov=False" in lines[1]
+
+
 def test_closure_returns_the_loss():
     p = mg.tensor([2.0], requires_grad=True)
     optimizer = optim.SGD([p], lr=0.25)
@@ -245,6 +253,21 @@ def test_one_cycle_meets_its_corners():
         schedule.step()
 
 
+def test_a_plateau_halves_the_rate():
+    optimizer = optim.SGD([mg.ones(1, requires_grad=True)], lr=1.0)
+    schedule = optim.ReduceLROnPlateau(optimizer, factor=0.5, patience=1, cooldown=1, min_lr=0.3)
+    assert schedule.get_last_lr() == [1.0]
+    path = []
+    for metric in (3.0, mg.tensor(2.0), 2.0, 2.1, 2.2, 2.3, 1.9, 1.9, 1.9, math.nan):
+        schedule.step(metric)
+        path.append(optimizer.param_groups[0]["lr"])
+    # two bad epochs in a row, one that does not count, one bad, an improvement, two bad, one that does not count
+    assert path == [1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.3, 0.3] and schedule.get_last_lr() == [0.3]
+    again = optim.ReduceLROnPlateau(optimizer)
+    again.load_state_dict(schedule.state_dict())
+    assert again.state_dict() == schedule.state_dict() and again.best == 1.9
+
+
 SCHEDULES = {
     "StepLR": lambda o: optim.StepLR(o, 2), "MultiStepLR": lambda o: optim.MultiStepLR(o, [3, 5]),
     "CosineAnnealingLR": lambda o: optim.CosineAnnealingLR(o, 8), "LinearLR": lambda o: optim.LinearLR(o, 0.1),
@@ -331,6 +354,12 @@ SENTENCES = {
         optim.SGD([leaf()]), [optim.StepLR(optim.SGD([leaf()]), 1)], []),
     "LinearLR: expected factors from 0 to 1": lambda: optim.LinearLR(optim.SGD([leaf()]), 0.0),
     "OneCycleLR: expected total_steps, or epochs": lambda: optim.OneCycleLR(optim.SGD([leaf()]), 0.1),
+    "ReduceLROnPlateau: expected mode to be 'min' or 'max', got 'low'":
+        lambda: optim.ReduceLROnPlateau(optim.SGD([leaf()]), "low"),
+    "ReduceLROnPlateau: expected threshold_mode to be 'rel' or 'abs', got 'both'":
+        lambda: optim.ReduceLROnPlateau(optim.SGD([leaf()]), threshold_mode="both"),
+    "ReduceLROnPlateau: expected factor from 0 to below 1, got 2":
+        lambda: optim.ReduceLROnPlateau(optim.SGD([leaf()]), factor=2),
     "clip_grad_norm_: expected max_norm >= 0, got -1": lambda: optim.clip_grad_norm_([leaf()], -1),
     "clip_grad_norm_: expected norm_type > 0, got 0.0": lambda: optim.clip_grad_norm_([leaf()], 1, 0),
     "clip_grad_value_: expected parameters to be Tensors, got int": lambda: optim.clip_grad_value_([1], 1),

@@ -453,6 +453,24 @@ def test_in_place_arithmetic():
     )
 
 
+def test_in_place_averages():
+    """What an exponential moving average of weights is written with."""
+    x, y = mg.tensor([1.0, 2.0]), mg.tensor([5.0, -2.0], requires_grad=True)
+    assert x.add_(y, alpha=0.5).tolist() == [3.5, 1.0] and x.sub_(2, alpha=0.25).tolist() == [3.0, 0.5]
+    version = x.version[0]
+    assert x.lerp_(y, 0.25).tolist() == [3.5, -0.125] and x.clamp_(min=0.0).tolist() == [3.5, 0.0]
+    assert x.version[0] == version + 2 and not x.requires_grad
+    with pytest.raises(RuntimeError, match="requires grad in place would not be recorded"):
+        y.lerp_(x, 0.5)
+
+
+def test_to_another_dtype_and_device():
+    x = mg.tensor([1.5, -2.0])
+    for y in (x.to("float64"), x.to(dtype="float64"), x.to("cpu", "float64"), x.to(mg.float64, device="cpu")):
+        assert y.dtype == "float64" and y.tolist() == x.tolist()
+    assert x.to("cpu") is x and x.to(device=mg.cpu) is x and x.to(x.dtype) is x and x.to() is x and x.cpu() is x
+
+
 def test_views_share_memory():
     """reshape and detach are views, and changes through either are counted."""
     x = mg.zeros(2, 3)

@@ -93,9 +93,16 @@ def parse_index(op, index, shape):
     return offset, tuple(extents), tuple(strides), arrays
 
 
+_SINGLE_BOOL = "{}: cannot index with a single bool; use None, or an empty slice"
+
+
 def _entry(op, entry):
     """One part of an index in a known form: None, Ellipsis, slice, int, or an integer or bool array."""
-    if entry is None or entry is Ellipsis or isinstance(entry, (slice, Tensor)):
+    if entry is None or entry is Ellipsis or isinstance(entry, slice):
+        return entry
+    if isinstance(entry, Tensor):
+        if entry.dtype == bool_ and not entry.ndim:
+            raise IndexError(_SINGLE_BOOL.format(op))
         return entry
     if isinstance(entry, (list, np.ndarray, bool, np.bool_)):
         try:
@@ -103,7 +110,7 @@ def _entry(op, entry):
         except ValueError:
             raise IndexError(f"{op}: expected rows of one length in a list of indices, got a ragged one") from None
         if array.dtype == bool and not array.ndim:
-            raise IndexError(f"{op}: cannot index with a single bool; use None, or an empty slice")
+            raise IndexError(_SINGLE_BOOL.format(op))
         return array.astype(np.int64) if array.size == 0 and array.dtype != bool else array
     try:
         return operator.index(entry)

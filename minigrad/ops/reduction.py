@@ -14,7 +14,7 @@ from minigrad.ops.common import (
     normalize_dims,
     product,
 )
-from minigrad.ops.elementwise import exp, sqrt
+from minigrad.ops.elementwise import Sqrt, exp, where
 from minigrad.ops.shape import expand, permute, reshape
 
 
@@ -132,6 +132,13 @@ class Var(Reduction):
         (x,) = self.inputs
         scale = 2.0 / self.divisor if self.divisor > 0 else math.inf
         return ((x - mean(x, self.dims, keepdim=True)) * (reshape(grad, self.kept) * scale),)
+
+
+class Std(Sqrt):
+    """y = sqrt of a variance;  dy/dx = 1 / (2 y), and 0 where y is 0, for there 0 * inf would make NaN of it"""
+
+    def backward(self, grad):
+        return (grad / (2.0 * where(self.output == 0.0, math.inf, self.output)),)
 
 
 class Logsumexp(Reduction):
@@ -284,8 +291,8 @@ def var(x, dim=None, correction=1, keepdim=False):
 
 
 def std(x, dim=None, correction=1, keepdim=False):
-    """Standard deviation: the root of `var`."""
-    return sqrt(var(x, dim, correction, keepdim))
+    """Standard deviation: the root of `var`. Where it is 0, all values being equal, so is its gradient."""
+    return Std.apply_one(var(x, dim, correction, keepdim))
 
 
 def _extreme(function, op, x, dim, keepdim):

@@ -136,9 +136,9 @@ def reshape(x, *shape):
 def flatten(x, start_dim=0, end_dim=-1):
     """The dimensions from `start_dim` to `end_dim` as one."""
     check_tensor("flatten", x)
+    start, end = normalize_dim("flatten", start_dim, x.ndim), normalize_dim("flatten", end_dim, x.ndim)
     if x.ndim == 0:
         return reshape(x, (1,))
-    start, end = normalize_dim("flatten", start_dim, x.ndim), normalize_dim("flatten", end_dim, x.ndim)
     if start > end:
         raise ValueError(f"flatten: expected start_dim <= end_dim, got {start_dim} and {end_dim}")
     merged = product(x.shape[start : end + 1])

@@ -15,8 +15,9 @@ class Optimizer:
 
     Parameters
     ----------
-    params : iterable of Tensor, or of dict
-        Leaves; or groups ``{"params": [...], "lr": ...}`` with settings of their own.
+    params : iterable of Tensor, of (str, Tensor) or of dict
+        Leaves, with or without their names (`named_parameters`); or groups ``{"params": [...], "lr": ...}`` with
+        settings of their own.
     defaults : dict
         The settings of a group that does not name them.
 
@@ -49,12 +50,20 @@ class Optimizer:
         for group in groups:
             self.add_param_group(group)
 
+    def __repr__(self):
+        groups = []
+        for group in self.param_groups:
+            settings = [f"{key}={value!r}" for key, value in group.items() if key != "params"]
+            groups.append(f"  {len(group['params'])} parameter(s): {', '.join(settings)}\n")
+        return f"{self.name}(\n{''.join(groups)})"
+
     def add_param_group(self, group):
         """Add parameters with settings of their own; those not named are the defaults."""
         if not isinstance(group, dict) or "params" not in group:
             raise TypeError(f"{self.name}: expected a group as a dict with 'params', got {type(group).__name__}")
         params = group["params"]
         params = [params] if isinstance(params, Tensor) else list(params)
+        params = [p[1] if isinstance(p, tuple) and len(p) == 2 else p for p in params]  # with its name
         if not params:
             raise ValueError(f"{self.name}: expected at least one parameter in a group, got an empty list")
         unknown = [key for key in group if key != "params" and key not in self.defaults and key != "initial_lr"]

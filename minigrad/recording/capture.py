@@ -41,7 +41,8 @@ def capture(function=None, *, most_recordings=MOST_RECORDINGS):
     argument that is no tensor are recorded anew.
 
     What a replay does not repeat is Python of your own: a counter in the step, a branch on a Python variable keep what
-    they did while the step was recorded.
+    they did while the step was recorded, and so does a variable that means another tensor by now (rewrite the tensor
+    with ``copy_``, or make it an argument). The step gets copies of its arguments, which it may not change in place.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ def capture(function=None, *, most_recordings=MOST_RECORDINGS):
     ------
     CaptureError
         If the step reads a value while it is being recorded, if it computes on another device than that of its inputs,
-        if an input requires grad or is a NumPy array.
+        if it changes an input in place, if an input requires grad or is a NumPy array.
     """
     if function is None:
         return functools.partial(capture, most_recordings=most_recordings)
@@ -265,6 +266,13 @@ def record(function, structure, tensors, known):
         result = function(*args, **kwargs)
         outputs = []
         result = flatten(result, outputs)
+    for tensor in inputs:
+        if tensor.version[0]:
+            raise CaptureError(
+                f"capture: the step changes an input of shape {tensor.shape} in place, and what it gets is a copy, so "
+                "that the caller would not see it; return the new values, or keep the tensor outside and let the step "
+                "refer to it by its name"
+            )
     outputs = [tensor.data for tensor in outputs]  # without the graph: whatever nobody else holds is temporary
     del args, kwargs
     guards.finish()

@@ -8,6 +8,7 @@ class Guards:
 
     Modules: their members and settings (``training``, ``momentum``, ``p``, children, ...), and of each of their tensors
     the array and ``requires_grad``. Leaves: whether they have a gradient that the step adds to, and in which array.
+    Hooks of modules and leaves: a replay does what they did.
     Optimizers: the settings of their groups, but for the numbers that kernels read from an array.
 
     Parameters
@@ -20,6 +21,7 @@ class Guards:
     def __init__(self, known):
         self.known = known
         self._modules, self._tensors, self._versions, self._grads, self._facts = {}, {}, {}, {}, {}
+        self._leaves = {}  # in order
 
     def module(self, module):
         """A module, and all below it."""
@@ -37,12 +39,23 @@ class Guards:
             self._modules[module] = _settings(module)
             for tensor in _tensors(module):
                 self._tensors[tensor] = tensor.data, tensor.requires_grad
+        self._hookable = list({**self._tensors, **self._leaves})
+        self._hooks = self._hooks_now()
         self._dicts = [module.__dict__ for module in self._modules]
         self._members = self._identities()
         self._alive = [list(members.values()) for members in self._dicts]  # so that no identity is given away again
 
     def _identities(self):
         return list(map(id, chain.from_iterable(map(dict.values, self._dicts))))
+
+    def _hooks_now(self):
+        """For each owner that has hooks the keys that they were registered under, which are never used again.
+
+        1.2 us for 7 modules and 11 tensors, of the 9 that `hold` takes.
+        """
+        of_modules = [(id(hooks), *hooks) for module in self._modules if (hooks := module._forward_hooks)]
+        of_leaves = [(id(hooks), *hooks) for leaf in self._hookable if (hooks := leaf.hooks)]
+        return of_modules, of_leaves
 
     def _same_modules(self):
         """Whether every member of every module is the object that it was, or at least an equal setting.
@@ -70,6 +83,10 @@ class Guards:
             return
         self._grads[leaf] = None if leaf.grad is None else leaf.grad.data
 
+    def leaf(self, leaf):
+        """A leaf whose gradient the step sets."""
+        self._leaves[leaf] = True
+
     def fact(self, owner, argument):
         """``owner.fact(argument)`` is as it is now."""
         self._facts[owner, argument] = owner.fact(argument)
@@ -80,7 +97,7 @@ class Guards:
 
     def hold(self):
         """Whether everything is as it was."""
-        if not self._same_modules():
+        if not self._same_modules() or self._hooks_now() != self._hooks:
             return False
         for tensor, (array, requires_grad) in self._tensors.items():
             if tensor.data is not array or tensor.requires_grad is not requires_grad:

@@ -151,6 +151,7 @@ class Recorder:
     def grad_written(self, leaf):
         """The step has set or cleared ``leaf.grad``."""
         self.grads[leaf] = True
+        self.guards.leaf(leaf)
 
 
 class _Paused:

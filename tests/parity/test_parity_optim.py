@@ -177,6 +177,29 @@ OPTIMIZERS = {
 }
 
 
+PLATEAUS = [
+    {"patience": 2}, {"patience": 0, "cooldown": 2, "factor": 0.5}, {"mode": "max", "patience": 1, "min_lr": 1e-3},
+    {"patience": 1, "threshold": 0.3, "threshold_mode": "abs"}, {"patience": 1, "threshold": 0.2, "eps": 1e-3},
+    {"mode": "max", "patience": 1, "threshold": 0.1, "threshold_mode": "abs"},
+]
+
+
+@pytest.mark.parametrize("settings", PLATEAUS)
+def test_plateau(settings):
+    ours, theirs = params()
+    a, b = OPTIMIZERS["SGD"](optim, ours), OPTIMIZERS["SGD"](torch.optim, theirs)
+    sa = optim.ReduceLROnPlateau(a, **settings)
+    sb = torch.optim.lr_scheduler.ReduceLROnPlateau(b, **settings)
+    rng = np.random.default_rng(0)
+    for step in range(60):
+        metric = float(rng.standard_normal() + 3 / (1 + step))
+        sa.step(metric), sb.step(metric)
+        assert sa.get_last_lr() == pytest.approx(sb.get_last_lr(), rel=1e-12), step
+        assert (sa.last_epoch, sa.best, sa.num_bad_epochs, sa.cooldown_counter) == (
+            sb.last_epoch, sb.best, sb.num_bad_epochs, sb.cooldown_counter), step
+    assert sa.get_last_lr() != [0.2, 0.1]
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_schedules(schedule, optimizer):
