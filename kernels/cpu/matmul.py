@@ -16,6 +16,7 @@ from minigrad.kernels.cpu.gemm_tiles import (
     BIAS,
     DOT_COLUMNS,
     DOT_ROWS,
+    NARROW_ROWS,
     SUM,
     TILE_ROWS,
     TILE_VECTORS,
@@ -24,6 +25,7 @@ from minigrad.kernels.cpu.gemm_tiles import (
     dot_tile,
     line_tile,
     line_update,
+    narrow_tile,
 )
 from minigrad.kernels.cpu.parallel import flat, merged, parallel_for, parallel_kernel, scratch, thread_count
 from minigrad.kernels.cpu.simd import VECTOR_BYTES, copy_block, copy_vector, keep_scalar, lanes_of, transpose_whole
@@ -43,7 +45,6 @@ LINE_DEPTH = 8  # rows of b that are multiplied in one pass over the row of the 
 LINE_VECTORS = 2  # of a row of the output that stays in registers instead: 1 x 2048 x 10 in 3.3 us, not 8
 LINE_COLUMNS = 2048  # of that row: they stay in the first cache
 MULTIPLYING, PACKING, TRANSPOSING = 6, 2, 4  # cycles per step of the depth: of a tile, of its operands
-TILE = TILE_ROWS * VECTOR_BYTES // 4
 MOST_LANES = 16  # float32 with AVX-512
 VECTOR, DOTS, LINE, NARROW, TILES = range(5)  # ways to compute a product
 NOTHING = {4: np.empty(0, np.float32), 8: np.empty(0, np.float64)}  # the bias of a product without one, by itemsize
@@ -51,7 +52,7 @@ THREADS = numba.config.NUMBA_NUM_THREADS  # there are never more
 
 _wide_tile = broadcast_tile(TILE_ROWS, TILE_VECTORS)
 _later_tile = broadcast_tile(TILE_ROWS, TILE_VECTORS, late=True)
-_narrow_tile = broadcast_tile(TILE_ROWS, 1)
+_narrow_tile = narrow_tile(NARROW_ROWS, 2)
 _dot_tile = dot_tile(DOT_ROWS, DOT_COLUMNS)
 _lines, _line = line_update(LINE_DEPTH), line_update(1)  # 1 x 784 x 100: 5.6 us, in columns of tiles 7
 _short_line = line_tile(4, LINE_VECTORS)
@@ -67,6 +68,11 @@ def _column(v, n, lanes):
 
 def _vectors(n, lanes):
     return (n + lanes - 1) // lanes
+
+
+def _whole_rows(n, k, lanes):
+    """Rows of a matrix of k rows, n apart, at which a vector ends inside of it."""
+    return k if n >= lanes else max(k - (lanes - 1) // n, 0)
 
 
 def _tiles(m):
@@ -96,7 +102,7 @@ def _packing(sizes, steps, lanes):
     batch_a, batch_b, m, n, k = sizes
     a_row, a_depth, b_column, b_depth = steps
     packed_a = (m * k >= LARGE_A and n >= TILE_VECTORS * lanes) if a_row == 1 else k >= LONG and n >= BROAD
-    packed_b = b_column != 1 or n < lanes or (n * k >= LARGE_B and m >= MANY)
+    packed_b = b_column != 1 or (n >= lanes and n * k >= LARGE_B and m >= MANY)
     return packed_a, packed_b
 
 
@@ -121,7 +127,8 @@ def _workspace(sizes, steps, itemsize):
 
 
 way, packing, area = _way, _packing, _area  # for Python; what follows is compiled
-_column, _vectors, _tiles, _pitch = inline(_column), inline(_vectors), inline(_tiles), inline(_pitch)
+_column, _vectors, _whole_rows = inline(_column), inline(_vectors), inline(_whole_rows)
+_tiles, _pitch = inline(_tiles), inline(_pitch)
 _way, _packing, _area = inline(_way), inline(_packing), inline(_area)
 
 
@@ -179,12 +186,11 @@ def _pack_columns(b, at, b_column, b_depth, apart, depth, work, out, width, coun
 
 @inline
 def _pack_few(b, at, b_column, b_depth, n, depth, work, out):
-    """Pack fewer columns than a vector has lanes."""
-    lanes = lanes_of(work)
+    """Pack fewer columns than a vector has lanes: row after row, without a gap."""
     for i in range(depth):
-        for c in range(lanes):
+        for c in range(n):
             keep_scalar(work)
-            work[out + i * lanes + c] = b[at + c * b_column + i * b_depth] if c < n else work.dtype.type(0)
+            work[out + i * n + c] = b[at + c * b_column + i * b_depth]
 
 
 @merged
@@ -246,22 +252,16 @@ def _multiply_ragged(a, a_at, b, b_at, bias, out, out_at, work, work_at, sizes, 
             _pack_few(b, y_at, b_column, b_depth, n, k, work, panel)
         else:
             _pack_columns(b, y_at, b_column, b_depth, apart, k, work, panel, rest * lanes, panels)
-        y, y_at, y_step, y_apart = work, panel, rest * lanes, lanes
-    for tile in range(top, bottom):
-        row = tile * TILE_ROWS
-        x_at, at = a_at + row * a_row, out_at + row * n + column
-        if n < lanes:
-            square = scratch(out[0], TILE)
-            _narrow_tile(a, x_at, a_row, a_depth, y, y_at, y_step, 0, k, bias, 0, ZERO, square, 0, lanes, 0, m - row)
-            for r in range(min(TILE_ROWS, m - row)):
-                for c in range(n):
-                    value = square[r * lanes + c]
-                    out[at + r * n + c] = value + bias[c] if bias.size else value
-        elif rest == TILE_VECTORS:
-            _wide_tile(a, x_at, a_row, a_depth, y, y_at, y_step, y_apart, k, bias, column, first, out, at, n, apart,
-                       m - row)
-        else:
-            _narrow_tile(a, x_at, a_row, a_depth, y, y_at, y_step, 0, k, bias, column, first, out, at, n, 0, m - row)
+        y, y_at, y_step, y_apart = work, panel, n if n < lanes else rest * lanes, lanes
+    if rest == TILE_VECTORS:
+        for row in range(top * TILE_ROWS, min(bottom * TILE_ROWS, m), TILE_ROWS):
+            _wide_tile(a, a_at + row * a_row, a_row, a_depth, y, y_at, y_step, y_apart, k, bias, column, first,
+                       out, out_at + row * n + column, n, apart, m - row)
+    else:
+        whole = _whole_rows(n, k, lanes)
+        for row in range(top * TILE_ROWS, min(bottom * TILE_ROWS, m), NARROW_ROWS):
+            _narrow_tile(a, a_at + row * a_row, a_row, a_depth, y, y_at, y_step, whole, k, bias, column, first,
+                         out, out_at + row * n + column, n, n, min(bottom * TILE_ROWS, m) - row)
 
 
 @inline
@@ -349,7 +349,7 @@ def _narrow(batch, a, b, bias, out, sizes, a_depth):
     batch_a, batch_b, m, n, k = sizes
     lanes = lanes_of(out)
     a_at, b_at, out_at = (batch if batch_a > 1 else 0) * m * k, (batch if batch_b > 1 else 0) * n * k, batch * m * n
-    whole = max(k - (lanes - 1) // n, 0) // LINE_DEPTH * LINE_DEPTH  # rows at which a vector ends inside of b
+    whole = _whole_rows(n, k, lanes) // LINE_DEPTH * LINE_DEPTH
     sums = scratch(out[0], MOST_LANES)
     for row in range(m):
         at = a_at + row * (k if a_depth == 1 else 1)

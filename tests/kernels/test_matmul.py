@@ -1,5 +1,10 @@
 """Matrix products against the definition, on shapes off every tile and block."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numba
 import numpy as np
 import pytest
@@ -81,15 +86,16 @@ def test_linear_adds_the_bias(dtype, bias, shape, rng):
 
 
 @BOTH
-def test_nan_and_infinity_reach_exactly_their_row_and_column(dtype, rng):
-    a, b = operands(rng, dtype, 1, 1, 20, 50, 30, False, False)
-    a[0, 3, 4], b[0, 7, 11], a[0, 5, 0] = np.nan, np.inf, np.inf
+@pytest.mark.parametrize(("columns", "column"), [(50, 11), (10, 7), (3, 1), (3, 0)])
+def test_nan_and_infinity_reach_exactly_their_row_and_column(dtype, columns, column, rng):
+    a, b = operands(rng, dtype, 1, 1, 20, columns, 30, False, False)
+    a[0, 3, 4], b[0, 7, column], a[0, 5, 0] = np.nan, np.inf, np.inf
     out = product(cpu, a, b, 0, 0)[0]
     exact = product(reference, a, b, 0, 0)[0]
     assert np.isnan(out[3]).all()
     np.testing.assert_array_equal(np.isnan(out), np.isnan(exact))
     np.testing.assert_array_equal(np.isinf(out), np.isinf(exact))
-    assert np.isfinite(np.delete(np.delete(out, [3, 5], axis=0), 11, axis=1)).all()
+    assert np.isfinite(np.delete(np.delete(out, [3, 5], axis=0), column, axis=1)).all()
 
 
 def test_scratch_memory_is_not_overrun(rng):
@@ -100,6 +106,48 @@ def test_scratch_memory_is_not_overrun(rng):
             work, out = np.full((1, 1, size + 256), 7, np.float32), np.empty((2, m, n), np.float32)
             cpu.matmul(a, b, out, work[:, :, :size], *flags)
             assert (work[:, :, size:] == 7).all()
+
+
+@BOTH
+@pytest.mark.parametrize("columns", [1, 2, 3, 5, 7, 9, 10, 15, 17])
+def test_few_columns_write_nothing_beside_the_output(dtype, columns, rng):
+    a, b = operands(rng, dtype, 1, 1, 20, columns, 30, False, False)
+    out = np.full((22, columns), 7, dtype)
+    cpu.matmul(a[0], b[0], out[1:-1], np.empty((1, 0), dtype), 0, 0)
+    check(out[None, 1:-1], a, b, 0, 0)
+    assert (out[[0, -1]] == 7).all()
+
+
+GUARDED = """
+import ctypes, itertools, mmap
+import numpy as np
+from minigrad.kernels import cpu
+
+def guarded(*shape):
+    memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address + mmap.PAGESIZE), mmap.PAGESIZE, 0) == 0
+    size = 4 * int(np.prod(shape))
+    x = np.frombuffer(memory, np.float32, size // 4, offset=mmap.PAGESIZE - size).reshape(shape)
+    x[:] = 1
+    return x
+
+for m, n, k in itertools.product((1, 3, 7, 13), (1, 2, 3, 5, 9, 10, 17), (1, 2, 9, 33)):
+    for ta, tb in itertools.product((0, 1), (0, 1)):
+        a, b, out = guarded(*((k, m) if ta else (m, k))), guarded(*((n, k) if tb else (k, n))), guarded(m, n)
+        work = np.empty((1, cpu.matmul_workspace(a.shape, b.shape, ta, tb, 4)), np.float32)
+        cpu.matmul(a, b, out, work, ta, tb)
+        assert (out == k).all(), (m, n, k, ta, tb)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs mprotect")
+def test_nothing_is_read_or_written_beyond_the_ends_of_the_operands():
+    """In a process of its own: behind every operand is a page that may not be touched."""
+    root = Path(__file__).parents[2]
+    result = subprocess.run([sys.executable, "-c", GUARDED], cwd=root, env={**os.environ, "PYTHONPATH": str(root)},
+                            capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-2000:]
 
 
 def test_scratch_memory_for_one_thread_is_enough(rng):

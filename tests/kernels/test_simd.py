@@ -33,7 +33,7 @@ rng = np.random.default_rng(0)
 for dtype in TYPES:
     def draw(*shape):
         return rng.standard_normal(shape).astype(dtype)
-    for m, n, k in [(7, 17, 33), (9, 35, 8), (13, 70, 5), (1, 19, 21), (2, 90, 11)]:
+    for m, n, k in [(7, 17, 33), (9, 35, 8), (13, 70, 5), (1, 19, 21), (2, 90, 11), (13, 3, 21), (20, 10, 1)]:
         for flags in [(0, 0), (0, 1), (1, 0), (1, 1)]:
             a, b = draw(1, *((k, m) if flags[0] else (m, k))), draw(1, *((n, k) if flags[1] else (k, n)))
             compare("matmul", (a, b), (1, m, n), flags)
