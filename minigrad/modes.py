@@ -74,7 +74,7 @@ class enable_grad(ModeSwitch):
 
 
 class set_grad_enabled(ModeSwitch):
-    """Inside, ops are recorded or not, as told. A context manager and a decorator; a mere call changes nothing.
+    """Record ops or not, from now on; as a context manager until the block ends, as a decorator inside the function.
 
     Parameters
     ----------
@@ -84,9 +84,21 @@ class set_grad_enabled(ModeSwitch):
     def __init__(self, mode):
         super().__init__()
         self.mode = bool(mode)
+        self._before = current.get()
+        current.set(self.change(self._before))
 
     def change(self, mode):
         return replace(mode, grad=self.mode)
+
+    def __enter__(self):
+        return self  # it holds already
+
+    def __exit__(self, *exception):
+        current.set(self._before)
+
+    def __call__(self, function):
+        current.set(self._before)  # only inside the function
+        return super().__call__(function)
 
     def _recreate_cm(self):
         return type(self)(self.mode)

@@ -123,6 +123,11 @@ def test_modes_by_a_value():
 
     with mg.set_grad_enabled(False), mg.set_grad_enabled(True):
         assert (leaf(1.0) * 2.0).requires_grad and not off(3) and mg.is_grad_enabled()
+    assert mg.is_grad_enabled()
+    mg.set_grad_enabled(False)  # a statement holds until the next one
+    assert not mg.is_grad_enabled() and not (leaf(1.0) * 2.0).requires_grad
+    mg.set_grad_enabled(True)
+    assert mg.is_grad_enabled()
 
 
 def test_mode_is_restored_after_an_exception():
