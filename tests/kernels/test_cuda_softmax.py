@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from agreement import FLOATS, empty, numbers
-from cuda_agreement import check
+from cuda_agreement import beside, check
 
 from minigrad.kernels import cuda, reference
 from minigrad.kernels.cuda import array
@@ -71,11 +71,6 @@ def test_wide_rows(length):
 def test_long_rows_of_float64():
     """Their blocks have half as many threads."""
     _all_of_a_width(1, 8196, np.float64)
-
-
-def beside(values):
-    """The values on the device, where no four of them begin at a multiple of 16 bytes."""
-    return array.from_host(np.concatenate([[np.float32(0)], values.ravel()]))[1:].reshape(*values.shape)
 
 
 def test_rows_that_do_not_begin_at_a_multiple_of_16_bytes():
