@@ -92,7 +92,7 @@ def test_rows_that_do_not_begin_at_a_multiple_of_16_bytes():
     (10, 1, False, True, 2), (100, 1, True, True, 8), (1000, 1, True, True, 64), (1001, 1, False, True, 128),
     (2047, 1, False, True, 256), (2049, 1, False, False, None), (4096, 1, True, True, 256),
     (8192, 1, True, True, 512), (8196, 1, True, False, None), (8, 64, False, True, 1), (64, 64, False, True, 8),
-    (65, 64, False, False, None),
+    (65, 64, False, False, None), (528, 1, True, True, 64), (9, 1, False, True, 2),
 ))  # fmt: skip
 def test_what_is_held(length, inner, four, held, threads):
     """What is held is read once."""
