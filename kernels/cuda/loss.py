@@ -4,6 +4,7 @@ A label equal to ignore_index, or outside the classes, adds nothing to the loss 
 """
 
 from minigrad.kernels.cuda.array import DeviceArray, np
+from minigrad.kernels.cuda.held import ITEMS, fours
 from minigrad.kernels.cuda.language import THREADS, blocks
 from minigrad.kernels.cuda.loss_kernels import (
     class_weights,
@@ -19,7 +20,7 @@ from minigrad.kernels.cuda.memory import scratch
 from minigrad.kernels.cuda.reduce_blocks import BUSY, plan, tiles
 from minigrad.kernels.cuda.softmax import logsumexp as logsumexp_of
 
-SHARE = 8  # elements of a thread in the kernels that write a gradient
+SHARE = 8  # elements of a thread in the kernels that write a gradient, at least
 MOST = 65_535  # blocks along y
 
 
@@ -47,13 +48,16 @@ def cross_entropy_forward(logits, target, class_weight, losses, logsumexp, divis
     rows, classes, inner = logits.shape
     p = plan(rows, classes, inner)
     known = p.parts > 1 and target.size > 0
+    four, items = fours(classes, inner, logits)
     if known:  # few rows of many classes: several blocks share a row
         logsumexp_of(logits, logsumexp)
+    else:  # the fewer threads a row has, the less is handed from one to the other
+        p = plan(rows, tiles(items, ITEMS[four]), inner, split=False)
     count = p.grid[0] if target.size else 0
     sums, ends = _pieces(max(count, 1), logits.dtype)
     if count:
         smoothed = 0 if label_smoothing == 0 else 1 + (class_weight.size > 0)
-        cross_entropy_rows[smoothed][count, p.block](
+        cross_entropy_rows[smoothed][four][count, p.block](
             logits, target, class_weight, losses, logsumexp, sums, ends, divisor, bounds, known, rows, classes, inner,
             p.strips, class_weight.size, 1.0 - label_smoothing, label_smoothing / max(classes, 1),
             *_words(ignore_index), reduction,
@@ -62,12 +66,13 @@ def cross_entropy_forward(logits, target, class_weight, losses, logsumexp, divis
         cross_entropy_totals[1, THREADS](sums, ends, losses, divisor, bounds, count, reduction)
 
 
-def _shared(rows, classes, inner):
-    """Grid, block, classes of a part, strips: of a kernel that writes a gradient."""
-    p = plan(rows, classes, inner, split=False)
+def _shared(rows, items, inner, four):
+    """Grid, block, items of a part, strips: of a kernel that writes a gradient."""
+    share = SHARE // 4 if four else SHARE
+    p = plan(rows, tiles(items, share) if four else items, inner, split=False)
     down = p.block[1]
-    chunk = down * max(SHARE, tiles(classes, MOST * down))
-    return (p.grid[0], tiles(classes, chunk)), p.block, chunk, p.strips
+    chunk = down * max(share, tiles(items, MOST * down))
+    return (p.grid[0], tiles(items, chunk)), p.block, chunk, p.strips
 
 
 def cross_entropy_backward(logits, logsumexp, target, class_weight, grad, divisor, out, label_smoothing, ignore_index):
@@ -78,8 +83,9 @@ def cross_entropy_backward(logits, logsumexp, target, class_weight, grad, diviso
     if not out.size:
         return
     rows, classes, inner = logits.shape
-    grid, block, chunk, strips = _shared(rows, classes, inner)
-    cross_entropy_grad[grid, block](
+    four, items = fours(classes, inner, logits, out, *[class_weight] * (class_weight.size > 0))
+    grid, block, chunk, strips = _shared(rows, items, inner, four)
+    cross_entropy_grad[four][grid, block](
         logits, logsumexp, target, class_weight, grad, divisor, out, grad.size > 1, rows, classes, inner, chunk, strips,
         class_weight.size, 1.0 - label_smoothing, label_smoothing / classes, *_words(ignore_index),
     )  # fmt: skip
@@ -100,9 +106,11 @@ def nll_loss_backward(grad, target, class_weight, out, ignore_index):
     """out (N, C, S) = -w[target] grad at the label, 0 elsewhere and where ignored."""
     if not out.size:
         return
-    grid, block, chunk, strips = _shared(*out.shape)
-    nll_grad[grid, block](grad, target, class_weight, out, *out.shape, chunk, strips, class_weight.size,
-                          *_words(ignore_index))
+    rows, classes, inner = out.shape
+    four, items = fours(classes, inner, out)
+    grid, block, chunk, strips = _shared(rows, items, inner, four)
+    nll_grad[four][grid, block](grad, target, class_weight, out, rows, classes, inner, chunk, strips, class_weight.size,
+                                *_words(ignore_index))
 
 
 def class_weight_of(target, class_weight, out, ignore_index):

@@ -14,11 +14,13 @@ from minigrad.kernels.cuda.language import (
     int32,
     int64,
     kernel,
+    load4,
     math,
+    store4,
     thread_index,
 )
 from minigrad.kernels.cuda.reduce_blocks import added, larger, place, spread, thread_of_block
-from minigrad.kernels.cuda.softmax import finite, of_elements
+from minigrad.kernels.cuda.softmax import QUADS, finite, of_elements, of_quads
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1  # int64
 _largest, _sum = spread(larger), spread(added)
@@ -84,8 +86,9 @@ def _store_totals(loss, weight, losses, divisor, reduction):
         losses[0] = divide(loss, weight) if reduction == 2 else loss
 
 
-def _rows(smoothed, with_weights):
+def _rows(smoothed, with_weights, by_four):
     """The kernel of the first launch, without label smoothing or with it, and then with class weights or without."""
+    of_items, shift = (of_quads, 2) if by_four else (of_elements, 0)
 
     def cross_entropy(logits: Pointer, target: Pointer["int64"], class_weight: Pointer, losses: Pointer,
                       logsumexp: Pointer, sums: Pointer, ends: Pointer["int64"], divisor: Pointer,
@@ -93,9 +96,9 @@ def _rows(smoothed, with_weights):
                     weighted: Int, sharp: Float, even: Float, high: Int, low: Unsigned, reduction: Int):
         """The losses of a block's rows; what comes of all rows together, or this block's part of it."""
         m, k, there = place(rows, inner, strips)
-        y, row = int32(cuda.threadIdx.y), int32(m * inner + k)
+        y, row, items = int32(cuda.threadIdx.y), int32(m * inner + k), int32(classes >> shift)
         # A loop of no steps instead of a branch around shuffles, which would become calls.
-        top, share = of_elements(logits, m, k, classes if known else y, classes, classes, inner)
+        top, share = of_items(logits, m, k, items if known else y, items, items, inner)
         most = _largest(top)
         total = finite(most) + math.log(_sum(share * math.exp(top - finite(most))))
         if known:
@@ -133,11 +136,13 @@ def _rows(smoothed, with_weights):
                 sums[at], sums[at + 1] = loss, weight
                 ends[at], ends[at + 1] = lowest, highest
 
-    cross_entropy.__name__ = "_cross_entropy" + "_smoothed" * smoothed + "_weighted" * with_weights
-    return kernel(cross_entropy)
+    variant = "_smoothed" * smoothed + "_weighted" * with_weights + "_by_four" * by_four
+    cross_entropy.__name__ = "_cross_entropy" + variant
+    return kernel(cross_entropy, promises=QUADS[:1] if by_four else ())
 
 
-cross_entropy_rows = _rows(False, False), _rows(True, False), _rows(True, True)
+cross_entropy_rows = [[_rows(smoothed, weighted, four) for four in (False, True)]
+                      for smoothed, weighted in ((False, False), (True, False), (True, True))]
 
 
 @kernel
@@ -156,37 +161,65 @@ def cross_entropy_totals(sums: Pointer, ends: Pointer["int64"], losses: Pointer,
         _store_range(lowest, highest, bounds)
 
 
-@kernel
-def cross_entropy_grad(logits: Pointer, logsumexp: Pointer, target: Pointer["int64"], class_weight: Pointer,
-                       grad: Pointer, divisor: Pointer, out: Pointer, many: Int, rows: Int, classes: Int, inner: Int,
-                       chunk: Int, strips: Int, weighted: Int, sharp: Float, even: Float, high: Int, low: Unsigned):
-    m, k, there = place(rows, inner, strips)
-    row, c = int32(m * inner + k), int32(cuda.threadIdx.y)
-    weights = T(classes)
-    if (weighted != 0) & (even > T(0)):
-        weights = T(0)
-        while c < classes:
-            weights += class_weight[c]
+@device_function
+def _of_logit(logit, share, of_label, total, scale, above):
+    """The gradient of one logit; the distribution wanted of it is `share` and what its label adds."""
+    return (math.exp(logit - total) * scale - (share + of_label)) * above
+
+
+def _cross_entropy_grad(by_four):
+    """The kernel of the gradient; `chunk` counts quads or classes."""
+    shift = 2 if by_four else 0
+
+    def cross_entropy_grad(logits: Pointer, logsumexp: Pointer, target: Pointer["int64"], class_weight: Pointer,
+                           grad: Pointer, divisor: Pointer, out: Pointer, many: Int, rows: Int, classes: Int,
+                           inner: Int, chunk: Int, strips: Int, weighted: Int, sharp: Float, even: Float, high: Int,
+                           low: Unsigned):
+        m, k, there = place(rows, inner, strips)
+        row, c, items = int32(m * inner + k), int32(cuda.threadIdx.y), int32(classes >> shift)
+        uneven = (weighted != 0) & (even > T(0))
+        weights = T(classes)
+        if uneven:
+            weights = T(0)
+            while c < classes:
+                weights += class_weight[c]
+                c = int32(c + cuda.blockDim.y)
+            weights = _sum(weights)
+        label, ignored, total = target[row], _number(high, low), logsumexp[row]
+        counted = _counts(label, ignored, classes)
+        at_label, above, zero = T(0), T(0), T(0)
+        if counted:
+            at_label = sharp * class_weight[int32(label)] if weighted else sharp
+            above = divide(grad[row if many else 0], divisor[0])
+        scale = at_label + even * weights
+        c = int32(cuda.blockIdx.y * chunk + cuda.threadIdx.y)
+        stop = int32(min((cuda.blockIdx.y + 1) * chunk, items)) if there else int32(0)
+        while c < stop:
+            if by_four:
+                first, s0, s1, s2, s3 = int32(4 * c), even, even, even, even
+                at = int32(m * classes + first)
+                x = load4(logits, at)
+                if uneven:
+                    w = load4(class_weight, first)
+                    s0, s1, s2, s3 = even * w[0], even * w[1], even * w[2], even * w[3]
+                v0 = _of_logit(x[0], s0, at_label if first == label else zero, total, scale, above)
+                v1 = _of_logit(x[1], s1, at_label if first + 1 == label else zero, total, scale, above)
+                v2 = _of_logit(x[2], s2, at_label if first + 2 == label else zero, total, scale, above)
+                v3 = _of_logit(x[3], s3, at_label if first + 3 == label else zero, total, scale, above)
+                store4(out, at, v0 if counted else zero, v1 if counted else zero, v2 if counted else zero,
+                       v3 if counted else zero)
+            else:
+                at = int32((m * classes + c) * inner + k)
+                share = even * class_weight[c] if uneven else even
+                value = _of_logit(logits[at], share, at_label if c == label else zero, total, scale, above)
+                out[at] = value if counted else zero
             c = int32(c + cuda.blockDim.y)
-        weights = _sum(weights)
-    label, ignored, total = target[row], _number(high, low), logsumexp[row]
-    counted = _counts(label, ignored, classes)
-    at_label, above = T(0), T(0)
-    if counted:
-        at_label = sharp * class_weight[int32(label)] if weighted else sharp
-        above = divide(grad[row if many else 0], divisor[0])
-    scale = at_label + even * weights
-    c = int32(cuda.blockIdx.y * chunk + cuda.threadIdx.y)
-    stop = int32(min((cuda.blockIdx.y + 1) * chunk, classes)) if there else int32(0)
-    while c < stop:
-        at = int32((m * classes + c) * inner + k)
-        wanted = T(0)
-        if even > T(0):
-            wanted = even * class_weight[c] if weighted else even
-        wanted += at_label if c == label else T(0)
-        value = (math.exp(logits[at] - total) * scale - wanted) * above
-        out[at] = value if counted else T(0)
-        c = int32(c + cuda.blockDim.y)
+
+    cross_entropy_grad.__name__ += "_by_four" * by_four
+    return kernel(cross_entropy_grad, promises=QUADS if by_four else ())
+
+
+cross_entropy_grad = _cross_entropy_grad(False), _cross_entropy_grad(True)
 
 
 @kernel
@@ -203,21 +236,36 @@ def nll_rows(log_probabilities: Pointer, target: Pointer["int64"], class_weight:
         losses[row] = loss
 
 
-@kernel
-def nll_grad(grad: Pointer, target: Pointer["int64"], class_weight: Pointer, out: Pointer, rows: Int, classes: Int,
-             inner: Int, chunk: Int, strips: Int, weighted: Int, high: Int, low: Unsigned):
-    m, k, there = place(rows, inner, strips)
-    row = int32(m * inner + k)
-    label, value = target[row], T(0)
-    if _counts(label, _number(high, low), classes):
-        value = -grad[row]
-        if weighted:
-            value *= class_weight[int32(label)]
-    c = int32(cuda.blockIdx.y * chunk + cuda.threadIdx.y)
-    stop = int32(min((cuda.blockIdx.y + 1) * chunk, classes)) if there else int32(0)
-    while c < stop:
-        out[int32((m * classes + c) * inner + k)] = value if c == label else T(0)
-        c = int32(c + cuda.blockDim.y)
+def _nll_grad(by_four):
+    """The kernel of the gradient; `chunk` counts quads or classes."""
+    shift = 2 if by_four else 0
+
+    def nll_grad(grad: Pointer, target: Pointer["int64"], class_weight: Pointer, out: Pointer, rows: Int, classes: Int,
+                 inner: Int, chunk: Int, strips: Int, weighted: Int, high: Int, low: Unsigned):
+        m, k, there = place(rows, inner, strips)
+        row = int32(m * inner + k)
+        label, value, zero = target[row], T(0), T(0)
+        if _counts(label, _number(high, low), classes):
+            value = -grad[row]
+            if weighted:
+                value *= class_weight[int32(label)]
+        c = int32(cuda.blockIdx.y * chunk + cuda.threadIdx.y)
+        stop = int32(min((cuda.blockIdx.y + 1) * chunk, classes >> shift)) if there else int32(0)
+        while c < stop:
+            if by_four:
+                first = int32(4 * c)
+                store4(out, int32(m * classes + first), value if first == label else zero,
+                       value if first + 1 == label else zero, value if first + 2 == label else zero,
+                       value if first + 3 == label else zero)
+            else:
+                out[int32((m * classes + c) * inner + k)] = value if c == label else zero
+            c = int32(c + cuda.blockDim.y)
+
+    nll_grad.__name__ += "_by_four" * by_four
+    return kernel(nll_grad, promises=QUADS[1:] if by_four else ())
+
+
+nll_grad = _nll_grad(False), _nll_grad(True)
 
 
 @kernel

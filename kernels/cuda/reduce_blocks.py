@@ -50,13 +50,16 @@ def tiles(extent, size):
 
 
 @lru_cache(4096)
-def plan(rows, length, inner, split=True):
-    """The `Plan` for an array of (rows, length, inner); without `split` an output has one block."""
+def plan(rows, length, inner, split=True, threads=THREADS):
+    """The `Plan` for an array of (rows, length, inner) with blocks of at most so many threads.
+
+    Without `split` an output has one block; with more than 256 threads it has a block to itself where it can fill one.
+    """
     across = min(power(inner), WARP)
-    down = min(power(length), THREADS // across)
-    across = min(power(inner), THREADS // down)
+    down = min(power(length), threads // across)
+    across = min(power(inner), max(THREADS // down, 1))
     group = across * down
-    deep = min(max(min(power(rows), THREADS // group), WARP // group), DEPTH)
+    deep = min(max(min(power(rows), THREADS // group), WARP // group, 1), DEPTH)
     strips = tiles(inner, across)
     outputs = tiles(rows, deep) * strips
     parts = max(1, min(tiles(BUSY, max(outputs, 1)), length // (FEWEST * down))) if split and 2 * outputs <= BUSY else 1
@@ -116,8 +119,11 @@ def folded(combine, word=unchanged):
     return fold
 
 
-def spread(combine):
-    """The same, right in all threads, however often it is called. It takes the element type as it is."""
+def spread(combine, threads=THREADS):
+    """The same, right in all threads, however often it is called, in blocks of at most so many threads.
+
+    It takes the element type as it is.
+    """
 
     @device_function
     def fold(value):
@@ -128,7 +134,7 @@ def spread(combine):
                 value = combine(value, other)
         stride = int32(max(across, WARP))
         if group > stride:
-            shared = cuda.shared.array(THREADS, T)
+            shared = cuda.shared.array(threads, T)
             t = thread_of_block()
             cuda.syncthreads()  # the call before may still be read
             shared[t] = value

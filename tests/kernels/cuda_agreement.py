@@ -31,6 +31,11 @@ def run_fresh(name, arguments, outputs):
     return [a.numpy() if isinstance(a, array.DeviceArray) else a for a in sent]
 
 
+def beside(values):
+    """An array with these values on the device that does not begin at a multiple of 16 bytes."""
+    return array.from_host(np.concatenate([values.ravel()[:1], values.ravel()]))[1:].reshape(*values.shape)
+
+
 def check(name, arguments, outputs, ulps=4, floor=0.0, in_place=()):
     """The CUDA kernel against the reference: `ulps` roundings relative to each element plus `floor` to the largest.
 

@@ -8,7 +8,7 @@ from minigrad.kernels.cuda import kernel, toolkit
 if not toolkit.HAS_COMPILER:
     pytest.skip("numba-cuda and cuda-core are not installed", allow_module_level=True)
 
-from minigrad.kernels.cuda import code
+from minigrad.kernels.cuda import code, held
 
 assert cuda
 ARCHITECTURES = ((8, 0), (9, 0))
@@ -29,3 +29,17 @@ def test_code(kernel, example):
             assert not called or found.slow_paths, found.instructions
             for name in kernel.promises:
                 assert found.count(name) > 0, f"{name} promised, found {found.instructions}"
+
+
+BLOCKS = {"_held_by_four": (held.HOLDING[True], held.HOLDING[True]), "_long_by_four": (held.LARGE, held.LARGE // 2)}
+LARGE = [k for k in kernel.KERNELS if k.__name__.endswith(tuple(BLOCKS))]
+
+
+@pytest.mark.parametrize("name", ("float32", "float64"))
+@pytest.mark.parametrize("kernel", LARGE, ids=[k.__name__ for k in LARGE])
+def test_large_blocks_find_room(kernel, name):
+    """A multiprocessor has 65536 registers, dealt out to a warp in units of 256."""
+    threads = BLOCKS[kernel.__name__[-13:]][name == "float64"]
+    for architecture in ARCHITECTURES:
+        registers = code.report(kernel, (name,) * len(kernel.examples[0]), architecture).registers
+        assert threads * -(-registers // 8) * 8 <= 65536

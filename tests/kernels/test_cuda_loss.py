@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 from agreement import FLOATS, empty, numbers
-from cuda_agreement import check, run
+from cuda_agreement import beside, check, run
 
-SHAPES = ((1, 2, 1), (40, 10, 1), (3, 5, 7), (2, 20, 40), (6, 33, 1))  # rows of classes and columns; one block, some
+from minigrad.kernels import cuda, reference
+from minigrad.kernels.cuda import array
+
+# Rows of classes, which may be read by four, and columns; one block, some.
+SHAPES = ((1, 2, 1), (40, 10, 1), (3, 5, 7), (2, 20, 40), (6, 33, 1), (5, 4, 1), (40, 12, 1), (6, 132, 1))
 IGNORED = -100
 
 
@@ -41,11 +45,33 @@ def test_cross_entropy(dtype, label_smoothing):
                 check("cross_entropy_backward", arguments, {6}, 16, 16)
 
 
-@pytest.mark.parametrize("shape", ((1, 9000, 1), (300, 3, 1)))
+@pytest.mark.parametrize("shape", ((1, 9000, 1), (1, 9001, 1), (1100, 3, 1), (600, 16, 1), (2, 1028, 1), (2, 1031, 1)))
 def test_cross_entropy_of_many(shape):
-    """So many classes that several blocks share a row; rows of more than a warp of blocks."""
+    """So many classes that several blocks share a row; rows of several blocks; threads that load more than once."""
     logits, target, none = numbers(shape, np.float32), labels(shape), np.empty(0, np.float32)
     check("cross_entropy_forward", forward_arguments(logits, target, none, 0.1, IGNORED, 2), {3, 4, 5, 6}, 8, 8)
+
+
+@pytest.mark.parametrize("misplaced", range(3))
+def test_arrays_that_do_not_begin_at_a_multiple_of_16_bytes(misplaced):
+    shape = 3, 12, 1
+    logits, weight, grad = numbers(shape, np.float32), 1 + 0.1 * numbers(12, np.float32, 2), numbers(3, np.float32, 3)
+    target, total = labels(shape), np.log(np.exp(logits).sum(axis=1))
+    host = [logits, weight, empty(shape, np.float32)]
+    x, w, out = [beside(a) if i == misplaced else array.from_host(a) for i, a in enumerate(host)]
+    given = [array.from_host(a) for a in (total, target, grad, np.ones(1, np.float32))]
+    wanted = np.empty(shape, np.float32)
+    cuda.cross_entropy_backward(x, given[0], given[1], w, given[2], given[3], out, 0.1, IGNORED)
+    reference.cross_entropy_backward(logits, total, target, weight, grad, np.ones(1, np.float32), wanted, 0.1, IGNORED)
+    np.testing.assert_allclose(out.numpy(), wanted, rtol=2e-6, atol=2e-6)
+    cuda.nll_loss_backward(array.from_host(total), given[1], w, out, IGNORED)
+    reference.nll_loss_backward(total, target, weight, wanted, IGNORED)
+    np.testing.assert_array_equal(out.numpy(), wanted)
+    losses, divisor, bounds = array.empty((3, 1), np.float32), given[3], array.empty(2, np.int64)
+    cuda.cross_entropy_forward(x, given[1], w, losses, given[0], divisor, bounds, 0.1, IGNORED, 0)
+    right = [np.empty(n, kind) for n, kind in (((3, 1), "f4"), ((3, 1), "f4"), (1, "f4"), (2, "i8"))]
+    reference.cross_entropy_forward(logits, target, weight, *right, 0.1, IGNORED, 0)
+    np.testing.assert_allclose(losses.numpy(), right[0], rtol=2e-6, atol=2e-6)
 
 
 def test_no_rows():
