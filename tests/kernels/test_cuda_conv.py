@@ -6,7 +6,7 @@ from agreement import FLOATS
 from cuda_agreement import run_fresh
 
 from minigrad.kernels import cuda, reference
-from minigrad.kernels.cuda import conv, gemm_tiles
+from minigrad.kernels.cuda import conv, gemm_tiles, toolkit, watched
 
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 NAMES = ["conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight"]
@@ -68,6 +68,7 @@ CASES = {
     "no images": ((0, 3, 8, 8, 6, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
     "no output": ((2, 6, 8, 8, 6, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {"out": (0, 8)}),
     "many channels of one image": ((1, 37, 3, 3, 40, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
+    "classes of one tile and of two": ((1, 5, 11, 12, 5, (3, 3), (2, 2, 1, 1, 1, 1, 1)), {}),
     "no bias": ((2, 3, 4, 4, 6, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {"bias": False}),
 }
 
@@ -78,6 +79,45 @@ def test_named_configurations(case, name, rng):
     arguments, options = CASES[case]
     for dtype in FLOATS if case in ("strided, odd edges", "depthwise, strided") else FLOATS[:1]:
         check(name, *problem(rng, dtype, *arguments, **options)[name], arguments[-1])
+
+
+def meeting(extent, kernel, stride, pad, dilation):
+    """For each row (or column) of the input, the taps through which an output could have read it."""
+    return [[k for k in range(kernel) if (y + pad - k * dilation) % stride == 0] for y in range(extent)]
+
+
+@pytest.mark.parametrize("channels, groups", [((5, 3), 1), ((4, 4), 2)], ids=["tiles", "direct"])
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_residue_classes_of_the_gradient_by_the_input(stride, dilation, channels, groups, rng):
+    """Kernels smaller than the stride, classes that meet no tap or have no pixel, more padding than kernel."""
+    c, o = channels
+    for kernel in (1, 2, 3, 4):
+        # The columns have other numbers than the rows.
+        strides, dilations, pads = (stride, 1 + dilation % 3), (dilation, 1 + kernel % 3), (kernel % 3, 2 * stride % 5)
+        numbers = (*strides, *pads, *dilations, groups)
+        arguments = (2, c, 1 + (kernel + stride) % 4, 6 + kernel % 2, o, (kernel, 1 + (kernel + dilation) % 4), numbers)
+        shapes = problem(rng, np.float32, *arguments, out=(2, 3))
+        check("conv2d_grad_input", *shapes["conv2d_grad_input"], numbers)
+
+
+@pytest.mark.parametrize("numbers", [(2, 2, 1, 1, 1, 1), (3, 2, 2, 0, 2, 3), (4, 2, 0, 1, 2, 2)], ids=str)
+def test_only_taps_that_meet_a_pixel_are_visited(numbers, rng, monkeypatch):
+    """The elements of the weight that are read: once per tile of a class; by single threads, once per pixel."""
+    if not toolkit.EMULATED:
+        pytest.skip("counts reads in the emulator")
+    reads = []
+    get = watched.Pointer.__getitem__
+    monkeypatch.setattr(watched.Pointer, "__getitem__", lambda self, i: (reads.append(self.name), get(self, i))[1])
+    stride_h, stride_w, top, left, dilation_h, dilation_w = numbers
+    down, along = meeting(8, 3, stride_h, top, dilation_h), meeting(6, 3, stride_w, left, dilation_w)
+    for (c, o), groups, each in (((5, 3), 1, False), ((4, 4), 2, True)):
+        inputs, shape = problem(rng, np.float32, 1, c, 8, 6, o, (3, 3), (*numbers, groups))["conv2d_grad_input"]
+        reads.clear()
+        run("conv2d_grad_input", inputs, shape, (*numbers, groups))
+        rows, columns = (down, along) if each else (down[:stride_h], along[:stride_w])
+        taps = sum(len(kh) * len(kw) for kh in rows for kw in columns)
+        assert reads.count("weight") == taps * c * o // groups
 
 
 @pytest.mark.parametrize("splits", [1, 2])
