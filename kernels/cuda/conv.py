@@ -22,9 +22,9 @@ from minigrad.kernels.cuda.language import (
     div32,
     int32,
     kernel,
-    rem32,
     thread_index,
 )
+from minigrad.kernels.cuda.slices import add_slices
 
 FEW = 4  # output channels of a group up to which no tile is used
 WARPS = THREADS // WARP
@@ -73,19 +73,6 @@ def _direct(taps_of):
 
 _DIRECT = {False: _direct(every_tap), True: _direct(meeting_taps)}
 _DIRECT[False].__name__, _DIRECT[True].__name__ = "_conv_direct_gather", "_conv_direct_spread"
-
-
-@kernel
-def _add_parts(parts: Pointer, bias: Pointer, out: Pointer, size: Int, splits: Int, plane: Int, channels: Int,
-               biased: Int):
-    i = thread_index()
-    if i < size:
-        total = parts[i]
-        for s in range(1, splits):
-            total += parts[int32(s * size + i)]
-        if biased:
-            total += bias[rem32(div32(i, plane), channels)]
-        out[i] = total
 
 
 @device_function
@@ -173,7 +160,7 @@ def _gather(weight, source, bias, out, m, sources, row_step, channel_step, group
         group_step, *source.shape[1:], rows, columns, channels_out, sources, *numbers, out.size,
         biased if splits == 1 else 0, vectors)
     if splits > 1:
-        _add_parts[blocks(out.size), THREADS](target, bias, out, out.size, splits, rows * columns, channels_out, biased)
+        add_slices(target, bias if biased else None, out, splits, rows * columns)
 
 
 def conv2d_forward(x, weight, bias, out, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups):
@@ -224,7 +211,7 @@ def conv2d_grad_weight(
         grad, x, target, m, n, k, tiles, splits, share, groups, *x.shape[1:], rows, columns, *out.shape[2:],
         *numbers, *_digits(tile.depth, rows, columns))
     if splits > 1:
-        _add_parts[blocks(out.size), THREADS](target, out, out, out.size, splits, 1, 1, 0)
+        add_slices(target, None, out, splits)
 
 
 def conv2d_forward_workspace(
