@@ -7,7 +7,16 @@ block one element of the gradient by the weight.
 from math import gcd
 
 from minigrad.kernels.cuda import memory
-from minigrad.kernels.cuda.conv_tiles import GATHERS, REDUCTIONS, add3, every_tap, meeting_taps, pixel_or_zero, split3
+from minigrad.kernels.cuda.conv_tiles import (
+    GATHERS,
+    LAYOUTS,
+    REDUCTIONS,
+    add3,
+    every_tap,
+    meeting_taps,
+    pixel_or_zero,
+    split3,
+)
 from minigrad.kernels.cuda.elementwise import fill
 from minigrad.kernels.cuda.gemm_tiles import choose, slices
 from minigrad.kernels.cuda.language import (
@@ -130,6 +139,16 @@ def _digits(step, middle, last):
     return step // (middle * last), step // last % middle, step % last
 
 
+def _weights(row_step, channel_step, m, sources, kernel, weight):
+    """How the weights of a group lie: their neighbours in k side by side, their rows, or neither; see `LAYOUTS`."""
+    taps = kernel[0] * kernel[1]
+    if weight.address % 16 == 0 and channel_step == taps and sources * taps % 4 == 0:
+        return "deep"
+    if weight.address % 16 == 0 and row_step == taps == 1 and m % 4 == 0:
+        return "wide"
+    return "any"
+
+
 def _gather(weight, source, bias, out, m, sources, row_step, channel_step, groups, kernel, scale, shift, step, divisor):
     """The convolution or the gradient by the input: `sources` channels per group make `m`."""
     images, channels_out, rows, columns = out.shape
@@ -155,7 +174,12 @@ def _gather(weight, source, bias, out, m, sources, row_step, channel_step, group
     target = out if splits == 1 else memory.scratch(splits * out.size, out.dtype)
     tiles, across = -(-m // tile.rows), -(-pixels // tile.columns)
     vectors = int(classes == 1 and rows * columns % 4 == 0 and target.address % 16 == 0)
-    GATHERS[tile][(tiles * across * classes, groups * splits), tile.threads](
+    same = (kernel == [1, 1] and scale == divisor == (1, 1) and shift == (0, 0) and vectors
+            and source.shape[2:] == out.shape[2:] and source.address % 16 == 0)
+    layouts = _weights(row_step, channel_step, m, sources, kernel, weight), "same" if same else "any"
+    if layouts not in LAYOUTS:
+        layouts = "any", "any"
+    GATHERS[tile, layouts][(tiles * across * classes, groups * splits), tile.threads](
         weight, source, bias, target, m, images, tiles, across, classes_w, splits, share, row_step, channel_step,
         group_step, *source.shape[1:], rows, columns, channels_out, sources, *numbers, out.size,
         biased if splits == 1 else 0, vectors)

@@ -14,8 +14,16 @@ The sum runs over an index of several digits, (channel, kh, kw) or (image, row, 
 then on it adds the digits of its step and carries, which takes no division.
 """
 
-from minigrad.kernels.cuda.gemm_tiles import NAMED, PADDING, multiplier, on_the_way, placer
-from minigrad.kernels.cuda.language import Int, Pointer, T, cuda, device_function, div32, int32, kernel, store4
+from minigrad.kernels.cuda.gemm_tiles import (
+    NAMED,
+    PADDING,
+    deep_loader,
+    multiplier,
+    on_the_way,
+    placer,
+    wide_loader,
+)
+from minigrad.kernels.cuda.language import Int, Pointer, T, cuda, device_function, div32, int32, kernel, load4, store4
 
 
 @device_function
@@ -72,32 +80,51 @@ def meeting_taps(position, taps, divisor, whole, part, period):
     return at, tap, meeting, int32(period)
 
 
-def gather(tile):
-    """The kernel for a tile."""
-    rows, columns, depth, threads = tile.rows, tile.columns, tile.depth, tile.threads
-    count, pitch_a, pitch_b = tile.high * tile.broad, rows + PADDING, columns + PADDING
-    size_a, size_b = depth * pitch_a, depth * pitch_b
-    both_a, both_b = 2 * size_a, 2 * size_b
-    loads_a, loads_b = rows * depth // threads, columns * depth // threads
-    shift_k, shift_e = depth.bit_length() - 1, columns.bit_length() - 1
-    lines, along = threads // depth, threads // columns
-    high, broad = tile.high, tile.broad
-    half_a, half_b = tile.apart
-    place_in_tile, multiply, changed = placer(tile), multiplier(tile), on_the_way(tile)
+def any_weight(rows, depth, threads, changed):
+    """A loader like those of `gemm_tiles`, of weights that lie as the taps of a class have it, element by element."""
+    loads, pitch, lines, shift_k = rows * depth // threads, rows + PADDING, threads // depth, depth.bit_length() - 1
 
     @device_function
-    def fetch_weight(weight, at, jump, row, m, k, stop, staged):
-        for p in range(loads_a):
+    def fetch(weight, at, first, start, m, stop, row_step, channel_step, staged):
+        t = int32(cuda.threadIdx.x)
+        row, k = int32(first + (t >> shift_k)), int32(start + (t & (depth - 1)))
+        place, jump = int32(at + row * row_step), int32(lines * row_step)
+        for p in range(loads):
             value = T(0)
             if row < m and k < stop:
-                value = weight[at]
+                value = weight[place]
             staged[p] = value
-            row, at = int32(row + lines), int32(at + jump)
+            row, place = int32(row + lines), int32(place + jump)
 
     @device_function
-    def fetch_source(source, base, r0, s0, step_h, step_w, k, stop, c, kh, kw, add_c, add_h, add_w, taps_h, taps_w,
-                     height, width, staged):
-        for p in range(loads_b):
+    def put(staged, slab, at, step_k):
+        t = int32(cuda.threadIdx.x)
+        place = int32(at + (t & (depth - 1)) * pitch + (t >> shift_k))
+        for p in range(loads):
+            slab[place] = changed(staged[p])
+            place = int32(place + lines)
+
+    return fetch, put
+
+
+def any_pixel(columns, depth, threads, changed):
+    """A thread's place among the pixels and along k, and a loader of source pixels wherever they are, one by one.
+
+    Neighbouring threads have neighbouring pixels, so that a warp's loads join in few lines of memory. Quads would not
+    do: in a 3 x 3 kernel two of three taps move them off the multiples of 16 bytes that 128-bit loads are tied to, and
+    at an edge or with a stride they are no four neighbours.
+    """
+    loads, pitch, along = columns * depth // threads, columns + PADDING, threads // columns
+    shift_e = columns.bit_length() - 1
+
+    @device_function
+    def place(t):
+        return int32(t & (columns - 1)), int32(t >> shift_e)
+
+    @device_function
+    def fetch(source, base, r0, s0, step_h, step_w, k, stop, c, kh, kw, add_c, add_h, add_w, taps_h, taps_w, height,
+              width, staged):
+        for p in range(loads):
             value = T(0)
             if k < stop:
                 value = pixel_or_zero(source, int32(base + c * height * width), int32(r0 + kh * step_h),
@@ -108,18 +135,69 @@ def gather(tile):
         return k, c, kh, kw
 
     @device_function
-    def put(slab_a, at_a, slab_b, at_b, staged_a, staged_b):
-        t = int32(cuda.threadIdx.x)
-        place = int32(at_a + (t & (depth - 1)) * pitch_a + (t >> shift_k))
-        for p in range(loads_a):
-            slab_a[place] = changed(staged_a[p])
-            place = int32(place + lines)
-        place = int32(at_b + (t >> shift_e) * pitch_b + (t & (columns - 1)))
-        for p in range(loads_b):
-            slab_b[place] = changed(staged_b[p])
-            place = int32(place + along * pitch_b)
+    def put(staged, slab, at):
+        e, k = place(int32(cuda.threadIdx.x))
+        to = int32(at + k * pitch + e)
+        for p in range(loads):
+            slab[to] = changed(staged[p])
+            to = int32(to + along * pitch)
 
-    @kernel(promises=("LDS.128", "STG.E.128", tile.instruction))
+    return place, fetch, put, along
+
+
+def same_pixel(columns, depth, threads, changed):
+    """The same for a source whose pixels are those of the output, a plane being a multiple of four: four at a time."""
+    quads = columns // 4
+    loads, pitch, along, shift = quads * depth // threads, columns + PADDING, threads // quads, quads.bit_length() - 1
+
+    @device_function
+    def place(t):
+        return int32((t & (quads - 1)) << 2), int32(t >> shift)
+
+    @device_function
+    def fetch(source, base, r0, s0, step_h, step_w, k, stop, c, kh, kw, add_c, add_h, add_w, taps_h, taps_w, height,
+              width, staged):
+        for p in range(loads):
+            v0, v1, v2, v3 = T(0), T(0), T(0), T(0)
+            if k < stop:
+                v0, v1, v2, v3 = load4(source, int32(base + (k * height + r0) * width + s0))
+            staged[4 * p], staged[4 * p + 1], staged[4 * p + 2], staged[4 * p + 3] = v0, v1, v2, v3
+            k = int32(k + along)
+        return k, c, kh, kw
+
+    @device_function
+    def put(staged, slab, at):
+        e, k = place(int32(cuda.threadIdx.x))
+        to = int32(at + k * pitch + e)
+        for p in range(loads):
+            store4(slab, to, changed(staged[4 * p]), changed(staged[4 * p + 1]), changed(staged[4 * p + 2]),
+                   changed(staged[4 * p + 3]))
+            to = int32(to + along * pitch)
+
+    return place, fetch, put, along
+
+
+WEIGHTS = {"any": any_weight, "deep": deep_loader, "wide": wide_loader}
+PIXELS = {"any": any_pixel, "same": same_pixel}
+
+
+def gather(tile, weights, pixels):
+    """The kernel for a tile and for operands that lie as named; where it is not any weight, there is one class."""
+    rows, columns, depth, threads = tile.rows, tile.columns, tile.depth, tile.threads
+    count, pitch_a, pitch_b = tile.high * tile.broad, rows + PADDING, columns + PADDING
+    size_a, size_b = depth * pitch_a, depth * pitch_b
+    both_a, both_b = 2 * size_a, 2 * size_b
+    loads_a, loads_b = rows * depth // threads, columns * depth // threads
+    high, broad = tile.high, tile.broad
+    half_a, half_b = tile.apart
+    place_in_tile, multiply = placer(tile), multiplier(tile)
+    fetch_weight, put_weight = WEIGHTS[weights](rows, depth, threads, on_the_way(tile))
+    place_of_pixel, fetch_source, put_source, along = PIXELS[pixels](columns, depth, threads, on_the_way(tile))
+    any_weights = weights == "any"
+    taps_of = meeting_taps if any_weights else every_tap
+    promises = "LDS.128", "STG.E.128", tile.instruction, *(("LDG.E.128",) if not any_weights else ())
+
+    @kernel(promises=promises)
     def convolve(weight: Pointer, source: Pointer, bias: Pointer, out: Pointer, m: Int, images: Int, tiles: Int,
                  across: Int, classes_w: Int, splits: Int, share: Int, row_step: Int, channel_step: Int,
                  group_step: Int, channels: Int, height: Int, width: Int, rows_out: Int, columns_out: Int,
@@ -147,8 +225,8 @@ def gather(tile):
         rows_here, columns_here = (div32(rows_out - y_0 + divisor_h - 1, divisor_h),
                                    div32(columns_out - x_0 + divisor_w - 1, divisor_w))
         pixels = int32(images * rows_here * columns_here)
-        r_0, kh_0, taps_h, next_h = meeting_taps(y_0 + shift_h, kernel_h, divisor_h, whole_h, part_h, period_h)
-        s_0, kw_0, taps_w, next_w = meeting_taps(x_0 + shift_w, kernel_w, divisor_w, whole_w, part_w, period_w)
+        r_0, kh_0, taps_h, next_h = taps_of(y_0 + shift_h, kernel_h, divisor_h, whole_h, part_h, period_h)
+        s_0, kw_0, taps_w, next_w = taps_of(x_0 + shift_w, kernel_w, divisor_w, whole_w, part_w, period_w)
         k = int32(group_channels * taps_h * taps_w)
         if k == 0:  # without taps there are zeros to write
             taps_h, taps_w = int32(1), int32(1)
@@ -158,44 +236,46 @@ def gather(tile):
         stop = int32(min(start + share, k))
 
         # The source: this thread's pixel, and its digits of k. A pixel beyond the last has no k.
-        e = int32(first_n + (t & (columns - 1)))
+        e, k_b = place_of_pixel(t)
+        e, k_b = int32(first_n + e), int32(start + k_b)
         image, y, x = split3(e, rows_here, columns_here)
         r0, s0 = int32(y * scale_h + r_0), int32(x * scale_w + s_0)
         base = int32((image * channels + group * group_channels) * height * width)
-        k_b = int32(start + (t >> shift_e))
         c, kh, kw = split3(k_b, taps_h, taps_w)
         add_c, add_h, add_w = split3(int32(along), taps_h, taps_w)
         stop_b = stop
         if e >= pixels:
             stop_b = int32(0)
-        # The weight: this thread's rows, and its digits of k.
-        row, k_a = int32(first_m + (t >> shift_k)), int32(start + (t & (depth - 1)))
-        channel, tap_h, tap_w = split3(k_a, taps_h, taps_w)
+        # The weight: where its first tap is, and this thread's digits of k if they matter.
+        channel, tap_h, tap_w = split3(int32(start + (t & (depth - 1))), taps_h, taps_w)
         jump_c, jump_h, jump_w = split3(int32(depth), taps_h, taps_w)
-        line_step = int32(next_h * kernel_w)
-        at, jump = int32(group * group_step + row * row_step + kh_0 * kernel_w + kw_0), int32(lines * row_step)
+        line_step, at = int32(next_h * kernel_w), int32(group * group_step + kh_0 * kernel_w + kw_0)
+        digits = int32(0)
+        if any_weights:
+            digits = int32(channel * channel_step + tap_h * line_step + tap_w * next_w)
 
-        fetch_weight(weight, int32(at + channel * channel_step + tap_h * line_step + tap_w * next_w), jump, row, m,
-                     k_a, stop, staged_a)
+        fetch_weight(weight, int32(at + digits), first_m, start, m, stop, row_step, channel_step, staged_a)
         k_b, c, kh, kw = fetch_source(source, base, r0, s0, step_h, step_w, k_b, stop_b, c, kh, kw, add_c, add_h, add_w,
                                       taps_h, taps_w, height, width, staged_b)
-        put(slab_a, int32(0), slab_b, int32(0), staged_a, staged_b)
+        put_weight(staged_a, slab_a, int32(0), channel_step)
+        put_source(staged_b, slab_b, int32(0))
         cuda.syncthreads()
         at_a, at_b = int32(0), int32(0)
         ty, tx = place_in_tile()
         while start < stop:
             start = int32(start + depth)
             if start < stop:
-                k_a = int32(k_a + depth)
-                channel, tap_h, tap_w = add3(channel, tap_h, tap_w, jump_c, jump_h, jump_w, taps_h, taps_w)
-                fetch_weight(weight, int32(at + channel * channel_step + tap_h * line_step + tap_w * next_w), jump,
-                             row, m, k_a, stop, staged_a)
+                if any_weights:
+                    channel, tap_h, tap_w = add3(channel, tap_h, tap_w, jump_c, jump_h, jump_w, taps_h, taps_w)
+                    digits = int32(channel * channel_step + tap_h * line_step + tap_w * next_w)
+                fetch_weight(weight, int32(at + digits), first_m, start, m, stop, row_step, channel_step, staged_a)
                 k_b, c, kh, kw = fetch_source(source, base, r0, s0, step_h, step_w, k_b, stop_b, c, kh, kw, add_c,
                                               add_h, add_w, taps_h, taps_w, height, width, staged_b)
             multiply(slab_a, slab_b, at_a, at_b, ty, tx, sums)
             at_a, at_b = int32(size_a - at_a), int32(size_b - at_b)
             if start < stop:
-                put(slab_a, at_a, slab_b, at_b, staged_a, staged_b)
+                put_weight(staged_a, slab_a, at_a, channel_step)
+                put_source(staged_b, slab_b, at_b)
             cuda.syncthreads()
 
         if biased:
@@ -334,7 +414,15 @@ def reduce(tile):
     return reduce_pixels
 
 
+# How weights and pixels lie, and what the kernel is called. With a 1 x 1 kernel, stride 1 and no padding both
+# directions are plain products, with deep weights or wide ones. Otherwise the convolution's weights are deep, and
+# (channel, row, tap), which is what the gradient by the input has, is neither.
 GATHERS, REDUCTIONS = {}, {}
+LAYOUTS = {("any", "any"): "gather", ("deep", "any"): "gather_deep", ("deep", "same"): "pointwise_deep",
+           ("wide", "same"): "pointwise_wide"}
 for _tile, _name in NAMED:
-    GATHERS[_tile], REDUCTIONS[_tile] = gather(_tile), reduce(_tile)
-    GATHERS[_tile].__name__, REDUCTIONS[_tile].__name__ = f"_conv_gather_{_name}", f"_conv_reduce_{_name}"
+    REDUCTIONS[_tile] = reduce(_tile)
+    REDUCTIONS[_tile].__name__ = f"_conv_reduce_{_name}"
+    for _layouts, _kind in LAYOUTS.items():
+        GATHERS[_tile, _layouts] = gather(_tile, *_layouts)
+        GATHERS[_tile, _layouts].__name__ = f"_conv_{_kind}_{_name}"

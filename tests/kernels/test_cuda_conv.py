@@ -6,7 +6,8 @@ from agreement import FLOATS
 from cuda_agreement import run_fresh
 
 from minigrad.kernels import cuda, reference
-from minigrad.kernels.cuda import conv, gemm_tiles, toolkit, watched
+from minigrad.kernels.cuda import conv, gemm_tiles, memory, toolkit, watched
+from minigrad.kernels.cuda.array import empty, from_host
 
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 NAMES = ["conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight"]
@@ -65,6 +66,11 @@ CASES = {
     "two outputs per group": ((2, 8, 5, 6, 4, (3, 2), (1, 2, 1, 0, 1, 1, 2)), {}),
     "1 x 1, strided": ((2, 5, 9, 7, 33, (1, 1), (2, 3, 0, 0, 1, 1, 1)), {}),
     "1 x 1": ((1, 20, 3, 3, 8, (1, 1), (1, 1, 0, 0, 1, 1, 1)), {}),
+    "1 x 1, planes of fours": ((2, 12, 2, 6, 8, (1, 1), (1, 1, 0, 0, 1, 1, 1)), {}),
+    "1 x 1, planes of fours, groups": ((3, 16, 2, 2, 24, (1, 1), (1, 1, 0, 0, 1, 1, 2)), {}),
+    "1 x 1, planes of fours, odd channels": ((2, 6, 2, 2, 9, (1, 1), (1, 1, 0, 0, 1, 1, 1)), {}),
+    "1 x 1, rows left out": ((2, 8, 4, 4, 12, (1, 1), (1, 1, 0, 0, 1, 1, 1)), {"out": (3, 4)}),
+    "weights of fours, many of them": ((1, 16, 4, 3, 6, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
     "no images": ((0, 3, 8, 8, 6, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
     "no output": ((2, 6, 8, 8, 6, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {"out": (0, 8)}),
     "many channels of one image": ((1, 37, 3, 3, 40, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
@@ -79,6 +85,21 @@ def test_named_configurations(case, name, rng):
     arguments, options = CASES[case]
     for dtype in FLOATS if case in ("strided, odd edges", "depthwise, strided") else FLOATS[:1]:
         check(name, *problem(rng, dtype, *arguments, **options)[name], arguments[-1])
+
+
+@pytest.mark.parametrize("name", NAMES[:2])
+def test_an_operand_off_sixteen_bytes_is_read_element_by_element(name, rng):
+    arguments = (1, 8, 2, 2, 8, (1, 1), (1, 1, 0, 0, 1, 1, 1))
+    inputs, shape = problem(rng, np.float32, *arguments, bias=False)[name]
+    for shifted in (0, 1):
+        sent = [from_host(x) for x in inputs]
+        moved = empty((1 + inputs[shifted].size,), np.float32)[1:]
+        memory.from_host(moved, inputs[shifted].ravel())
+        sent[shifted] = moved.reshape(inputs[shifted].shape)
+        out = empty(shape, np.float32)
+        getattr(cuda, name)(*sent, out, out, *arguments[-1])
+        exact = defined(name, inputs, shape, arguments[-1])[0]
+        np.testing.assert_allclose(out.numpy(), exact, rtol=0, atol=4e-5 * np.abs(exact).max())
 
 
 def meeting(extent, kernel, stride, pad, dilation):
@@ -126,8 +147,8 @@ def test_only_taps_that_meet_a_pixel_are_visited(numbers, rng, monkeypatch):
 def test_larger_tiles(name, tile, splits, rng, monkeypatch):
     """The shapes that would choose them take minutes."""
     monkeypatch.setattr(conv, "choose", lambda *shape: (tile, splits))
-    arguments = (2, 5, 5, 4, 6, (2, 2), (2, 1, 1, 0, 1, 1, 1))
-    check(name, *problem(rng, np.float32, *arguments)[name], arguments[-1])
+    for arguments in ((2, 5, 5, 4, 6, (2, 2), (2, 1, 1, 0, 1, 1, 1)), (3, 20, 2, 4, 8, (1, 1), (1, 1, 0, 0, 1, 1, 1))):
+        check(name, *problem(rng, np.float32, *arguments)[name], arguments[-1])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -41,11 +41,11 @@ def test_rows_of_any_number_where_the_matrix_is_deep(shape, rng, no_tiles):
 
 @pytest.mark.parametrize("flags", FLAGS)
 def test_slices_of_the_depth_are_added(flags, rng, no_tiles):
-    for m, n in ((2, 8), (8, 1)):
+    for m, n, batch in ((2, 8, ()), (8, 1, (2,))):
         deep = flags[1] if m < n else not flags[0]
         k = 8192 + 4 if deep else 1024 + 8
-        assert gemv.plan(8, k, 1, deep).splits > 1
-        a, b = operands(rng, np.float32, (), (), m, n, k, *flags)
+        assert gemv.plan(8, k, 2, deep).splits > 1
+        a, b = operands(rng, np.float32, batch, batch, m, n, k, *flags)
         check(product(a, b, *flags), exact(a, b, *flags), k)
 
 
