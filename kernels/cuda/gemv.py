@@ -2,7 +2,8 @@
 
 A tile of `gemm_tiles` would be mostly empty, and there is nothing to reuse: every element of the matrix is multiplied
 by as many numbers as there are vectors, so that the time is that of reading the matrix once, by 128-bit loads. Each
-thread has a share of the depth; warps add theirs by shuffles, blocks through shared memory, in a fixed order.
+thread has a share of the depth; warps add theirs by shuffles, blocks through shared memory, in a fixed order. Tensor
+cores would not read faster, so float32 it is whatever precision is allowed (`minigrad.kernels.precision`).
 
 ``out[row, v] = Σ over k of matrix[row, k] * vectors[v, k]``, whichever operand of the product is the matrix. `deep`
 operands have neighbours in k side by side, the others (`wide`) neighbouring rows or vectors.
