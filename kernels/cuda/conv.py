@@ -4,8 +4,19 @@ Groups of few channels (depthwise convolution) leave most rows of a tile empty: 
 block one element of the gradient by the weight.
 """
 
+from math import gcd
+
 from minigrad.kernels.cuda import memory
-from minigrad.kernels.cuda.conv_tiles import GATHERS, REDUCTIONS, add3, divided_pixel, split3, whole_pixel
+from minigrad.kernels.cuda.conv_tiles import (
+    GATHERS,
+    LAYOUTS,
+    REDUCTIONS,
+    add3,
+    every_tap,
+    meeting_taps,
+    pixel_or_zero,
+    split3,
+)
 from minigrad.kernels.cuda.elementwise import fill
 from minigrad.kernels.cuda.gemm_tiles import choose, slices
 from minigrad.kernels.cuda.language import (
@@ -20,22 +31,27 @@ from minigrad.kernels.cuda.language import (
     div32,
     int32,
     kernel,
-    rem32,
     thread_index,
 )
+from minigrad.kernels.cuda.slices import add_slices
 
 FEW = 4  # output channels of a group up to which no tile is used
 WARPS = THREADS // WARP
 
 
-def _direct(pixel_or_zero):
-    """The kernel that needs no tiles: see `conv_tiles.gather` for what it computes."""
+def _direct(taps_of):
+    """The kernel that needs no tiles: see `conv_tiles.gather` for what it computes.
+
+    Neighbours may be of different residue classes, and the threads of a warp wait for those that meet most taps (3 x 3
+    with stride 2: 3 turns in the mean, where the pixels' mean is 9/4 and all taps are 9); they write side by side.
+    """
 
     @kernel
     def sums(weight: Pointer, source: Pointer, bias: Pointer, out: Pointer, size: Int, m: Int, sources: Int,
              row_step: Int, channel_step: Int, group_step: Int, channels: Int, height: Int, width: Int, rows: Int,
              columns: Int, channels_out: Int, kernel_h: Int, kernel_w: Int, scale_h: Int, scale_w: Int, shift_h: Int,
-             shift_w: Int, step_h: Int, step_w: Int, divisor_h: Int, divisor_w: Int, biased: Int):
+             shift_w: Int, step_h: Int, step_w: Int, divisor_h: Int, divisor_w: Int, whole_h: Int, whole_w: Int,
+             part_h: Int, part_w: Int, period_h: Int, period_w: Int, biased: Int):
         place = thread_index()
         if place < size:
             plane, y, x = split3(place, rows, columns)
@@ -44,18 +60,19 @@ def _direct(pixel_or_zero):
             group = div32(o, m)
             at = int32(group * group_step + (o - group * m) * row_step)
             base = int32((image * channels + group * sources) * height * width)
+            r_0, kh_0, taps_h, next_h = taps_of(y * scale_h + shift_h, kernel_h, divisor_h, whole_h, part_h, period_h)
+            s_0, kw_0, taps_w, next_w = taps_of(x * scale_w + shift_w, kernel_w, divisor_w, whole_w, part_w, period_w)
+            at, line_step = int32(at + kh_0 * kernel_w + kw_0), int32(next_h * kernel_w)
             total = T(0)
             for c in range(sources):
-                tap = int32(at + c * channel_step)
-                r = int32(y * scale_h + shift_h)
-                for _ in range(kernel_h):
-                    s = int32(x * scale_w + shift_w)
-                    for _ in range(kernel_w):
-                        value = pixel_or_zero(source, int32(base + c * height * width), r, s, height, width,
-                                              divisor_h, divisor_w)
+                line, r = int32(at + c * channel_step), r_0
+                for _ in range(taps_h):
+                    tap, s = line, s_0
+                    for _ in range(taps_w):
+                        value = pixel_or_zero(source, int32(base + c * height * width), r, s, height, width)
                         total += weight[tap] * value
-                        tap, s = int32(tap + 1), int32(s + step_w)
-                    r = int32(r + step_h)
+                        tap, s = int32(tap + next_w), int32(s + step_w)
+                    line, r = int32(line + line_step), int32(r + step_h)
             if biased:
                 total += bias[o]
             out[place] = total
@@ -63,21 +80,8 @@ def _direct(pixel_or_zero):
     return sums
 
 
-_DIRECT = {False: _direct(whole_pixel), True: _direct(divided_pixel)}
+_DIRECT = {False: _direct(every_tap), True: _direct(meeting_taps)}
 _DIRECT[False].__name__, _DIRECT[True].__name__ = "_conv_direct_gather", "_conv_direct_spread"
-
-
-@kernel
-def _add_parts(parts: Pointer, bias: Pointer, out: Pointer, size: Int, splits: Int, plane: Int, channels: Int,
-               biased: Int):
-    i = thread_index()
-    if i < size:
-        total = parts[i]
-        for s in range(1, splits):
-            total += parts[int32(s * size + i)]
-        if biased:
-            total += bias[rem32(div32(i, plane), channels)]
-        out[i] = total
 
 
 @device_function
@@ -120,8 +124,8 @@ def _reduce_one(grad: Pointer, source: Pointer, out: Pointer, k: Int, m: Int, so
     pixel, total = int32(cuda.threadIdx.x), T(0)
     image, i, j = split3(pixel, rows, columns)
     while pixel < k:
-        value = whole_pixel(source, int32((image * channels + channel) * height * width), int32(i * stride_h + down),
-                            int32(j * stride_w + along), height, width, 1, 1)
+        value = pixel_or_zero(source, int32((image * channels + channel) * height * width), int32(i * stride_h + down),
+                              int32(j * stride_w + along), height, width)
         total += grad[int32(((image * channels_out + o) * rows + i) * columns + j)] * value
         pixel = int32(pixel + THREADS)
         image, i, j = add3(image, i, j, add_n, add_i, add_j, rows, columns)
@@ -135,30 +139,52 @@ def _digits(step, middle, last):
     return step // (middle * last), step // last % middle, step % last
 
 
+def _weights(row_step, channel_step, m, sources, kernel, weight):
+    """How the weights of a group lie: their neighbours in k side by side, their rows, or neither; see `LAYOUTS`."""
+    taps = kernel[0] * kernel[1]
+    if weight.address % 16 == 0 and channel_step == taps and sources * taps % 4 == 0:
+        return "deep"
+    if weight.address % 16 == 0 and row_step == taps == 1 and m % 4 == 0:
+        return "wide"
+    return "any"
+
+
 def _gather(weight, source, bias, out, m, sources, row_step, channel_step, groups, kernel, scale, shift, step, divisor):
     """The convolution or the gradient by the input: `sources` channels per group make `m`."""
     images, channels_out, rows, columns = out.shape
-    taps, biased = kernel[0] * kernel[1], int(bias is not None and bias.size > 0)
+    biased = int(bias is not None and bias.size > 0)
     bias = bias if biased else weight
     group_step = weight.size // groups
-    numbers = (*kernel, *scale, *shift, *step, *divisor)
+    common = [gcd(*pair) for pair in zip(step, divisor, strict=True)]
+    period = [d // c for d, c in zip(divisor, common, strict=True)]  # one tap in so many meets a pixel
+    turns = [divmod(abs(s), d) for s, d in zip(step, divisor, strict=True)]
+    numbers = (*kernel, *scale, *shift, *[s // c for s, c in zip(step, common, strict=True)], *divisor,
+               turns[0][0], turns[1][0], turns[0][1], turns[1][1], *period)
     if m <= FEW or not sources:
         _DIRECT[divisor != (1, 1)][blocks(out.size), THREADS](
             weight, source, bias, out, out.size, m, sources, row_step, channel_step, group_step, *source.shape[1:],
             rows, columns, channels_out, *numbers, biased)
         return
-    pixels, k = images * rows * columns, sources * taps
-    tile, splits = choose(m, pixels, k, groups, out.dtype.itemsize)
+    classes_h, classes_w = min(divisor[0], rows), min(divisor[1], columns)
+    classes = classes_h * classes_w
+    pixels = images * -(-rows // divisor[0]) * -(-columns // divisor[1])  # of the largest class
+    k = sources * -(-kernel[0] // period[0]) * -(-kernel[1] // period[1])
+    tile, splits = choose(m, pixels, k, groups * classes, out.dtype.itemsize)
     share, splits = slices(k, splits, tile.depth)
     target = out if splits == 1 else memory.scratch(splits * out.size, out.dtype)
-    tiles = -(-m // tile.rows)
-    GATHERS[tile, divisor != (1, 1)][(tiles * -(-pixels // tile.columns), groups * splits), tile.threads](
-        weight, source, bias, target, m, pixels, k, tiles, splits, share, row_step, channel_step, group_step,
-        *source.shape[1:], rows, columns, channels_out, sources, *numbers,
-        *_digits(tile.threads // tile.columns, *kernel), tile.depth // taps, tile.depth % taps, out.size,
-        biased if splits == 1 else 0)
+    tiles, across = -(-m // tile.rows), -(-pixels // tile.columns)
+    vectors = int(classes == 1 and rows * columns % 4 == 0 and target.address % 16 == 0)
+    same = (kernel == [1, 1] and scale == divisor == (1, 1) and shift == (0, 0) and vectors
+            and source.shape[2:] == out.shape[2:] and source.address % 16 == 0)
+    layouts = _weights(row_step, channel_step, m, sources, kernel, weight), "same" if same else "any"
+    if layouts not in LAYOUTS:
+        layouts = "any", "any"
+    GATHERS[tile, layouts][(tiles * across * classes, groups * splits), tile.threads](
+        weight, source, bias, target, m, images, tiles, across, classes_w, splits, share, row_step, channel_step,
+        group_step, *source.shape[1:], rows, columns, channels_out, sources, *numbers, out.size,
+        biased if splits == 1 else 0, vectors)
     if splits > 1:
-        _add_parts[blocks(out.size), THREADS](target, bias, out, out.size, splits, rows * columns, channels_out, biased)
+        add_slices(target, bias if biased else None, out, splits, rows * columns)
 
 
 def conv2d_forward(x, weight, bias, out, work, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups):
@@ -209,7 +235,7 @@ def conv2d_grad_weight(
         grad, x, target, m, n, k, tiles, splits, share, groups, *x.shape[1:], rows, columns, *out.shape[2:],
         *numbers, *_digits(tile.depth, rows, columns))
     if splits > 1:
-        _add_parts[blocks(out.size), THREADS](target, out, out, out.size, splits, 1, 1, 0)
+        add_slices(target, None, out, splits)
 
 
 def conv2d_forward_workspace(

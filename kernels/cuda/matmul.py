@@ -2,10 +2,10 @@
 
 Three sizes of tiles, for float32 units and for tensor cores. A product with fewer tiles than the GPU has processors is
 cut along the depth: each slice writes its sums to scratch memory, a second kernel adds them in order. Operands that
-allow it are read 128 bits at a time.
+allow it are read 128 bits at a time. What has at most four rows or columns is a matrix times vectors: `gemv`.
 """
 
-from minigrad.kernels.cuda import memory
+from minigrad.kernels.cuda import gemv, memory
 from minigrad.kernels.cuda.gemm_tiles import (
     BIG,
     LOADERS,
@@ -18,21 +18,8 @@ from minigrad.kernels.cuda.gemm_tiles import (
     placer,
     slices,
 )
-from minigrad.kernels.cuda.language import (
-    THREADS,
-    Int,
-    Pointer,
-    T,
-    blocks,
-    cuda,
-    device_function,
-    div32,
-    int32,
-    kernel,
-    rem32,
-    store4,
-    thread_index,
-)
+from minigrad.kernels.cuda.language import Int, Pointer, T, cuda, device_function, div32, int32, kernel, store4
+from minigrad.kernels.cuda.slices import add_slices
 
 
 def storer(tile):
@@ -144,18 +131,6 @@ for _tile, _name in NAMED:
         _made.__name__ = f"_matmul_{_name}_{'_'.join(_layouts[:1] if _layouts[0] == 'scalar' else _layouts)}"
 
 
-@kernel
-def _add_slices(parts: Pointer, bias: Pointer, out: Pointer, size: Int, splits: Int, n: Int, biased: Int):
-    i = thread_index()
-    if i < size:
-        total = parts[i]
-        for s in range(1, splits):
-            total += parts[int32(s * size + i)]
-        if biased:
-            total += bias[rem32(i, n)]
-        out[i] = total
-
-
 def _aligned(*arrays):
     return all([x.address % 16 == 0 for x in arrays])
 
@@ -171,15 +146,24 @@ def launch(tile, splits, a, b, bias, out, batch, m, n, k, stride_a, stride_b, de
     if (tile, layouts) not in _PRODUCTS or lines[0] % 4 or lines[1] % 4 or not _aligned(a, b):
         layouts = "scalar", "scalar"
     share, splits = slices(k, splits, tile.depth)
-    size, biased = batch * m * n, int(bias is not None and bias.size > 0)
-    target = out if splits == 1 else memory.scratch(splits * size, out.dtype)
+    biased = int(splits == 1 and bias is not None and bias.size > 0)
+    target = out if splits == 1 else memory.scratch(splits * out.size, out.dtype)
     steps_a, steps_b = (k, 1) if deep_a else (1, m), (k, 1) if deep_b else (1, n)
     tiles = -(-m // tile.rows)
     _PRODUCTS[tile, layouts][(tiles * splits * batch, -(-n // tile.columns)), tile.threads](
         a, b, bias if biased else a, target, m, n, k, stride_a, stride_b, *steps_a, *steps_b, tiles, splits, share,
-        batch, biased if splits == 1 else 0, int(n % 4 == 0 and _aligned(target)))
+        batch, biased, int(n % 4 == 0 and _aligned(target)))
     if splits > 1:
-        _add_slices[blocks(size), THREADS](target, bias if biased else a, out, size, splits, n, biased)
+        add_slices(target, bias, out, splits)
+
+
+def _multiply(a, b, bias, out, batch, m, n, k, stride_a, stride_b, deep_a, deep_b):
+    """Multiply by what suits the shape."""
+    product = a, b, bias, out, batch, m, n, k, stride_a, stride_b, deep_a, deep_b
+    if gemv.suits(m, n, k, deep_a, deep_b, _aligned(a, b)):
+        gemv.multiply(*product)
+    else:
+        launch(*choose(m, n, k, batch, a.dtype.itemsize), *product)
 
 
 def matmul(a, b, out, work, transpose_a, transpose_b):
@@ -193,8 +177,7 @@ def matmul(a, b, out, work, transpose_a, transpose_b):
     stride_b = k * n if b.size > k * n else 0
     if batch > 1 and stride_a and not stride_b and not transpose_a:  # one b for all: rows below rows
         m, batch = m * batch, 1
-    tile, splits = choose(m, n, k, batch, a.dtype.itemsize)
-    launch(tile, splits, a, b, None, out, batch, m, n, k, stride_a, stride_b, not transpose_a, bool(transpose_b))
+    _multiply(a, b, None, out, batch, m, n, k, stride_a, stride_b, not transpose_a, bool(transpose_b))
 
 
 def matmul_workspace(a, b, transpose_a, transpose_b, itemsize):
@@ -206,10 +189,8 @@ def linear_forward(x, weight, bias, out, work):
     """``out = x @ weight.T + bias``; `x` (N, I), `weight` (O, I), `bias` (O,) or (0,), `out` (N, O)."""
     if not out.size:
         return
-    m, n = out.shape
-    k = x.shape[1]
-    tile, splits = choose(m, n, k, 1, x.dtype.itemsize)
-    launch(tile, splits, x, weight, bias, out, 1, m, n, k, 0, 0, True, True)
+    (m, n), k = out.shape, x.shape[1]
+    _multiply(x, weight, bias, out, 1, m, n, k, 0, 0, True, True)
 
 
 def linear_forward_workspace(x, weight, itemsize):

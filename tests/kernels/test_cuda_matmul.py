@@ -66,7 +66,7 @@ def test_nothing_to_do(shape, rng):
 
 
 @BOTH
-@pytest.mark.parametrize("shape", [(1, 5, 300), (3, 12, 256), (5, 4, 131)])
+@pytest.mark.parametrize("shape", [(1, 5, 300), (3, 12, 256), (5, 4, 131), (5, 12, 256), (6, 5, 203)])
 def test_slices_of_the_depth_are_added(dtype, shape, rng):
     assert gemm_tiles.choose(*shape, 1, 4)[1] > 1
     for flags in ((0, 0), (0, 1)):

@@ -143,6 +143,16 @@ def test_float64_stays_float64(precision, rng):
     np.testing.assert_allclose(product(a, b, 0, 0), exact(a, b, 0, 0), rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("name", ["conv2d_forward", "conv2d_grad_input"])
+def test_pointwise_convolution(precision, name, rng):
+    numbers = (1, 1, 0, 0, 1, 1, 1)
+    inputs, shape = problem(rng, np.float32, 1, 12, 2, 2, 12, (1, 1), numbers)[name]
+    rounded = [tf32(v) for v in inputs[:2]] if precision == "high" else inputs[:2]
+    wanted = defined(name, [*rounded, *inputs[2:]], shape, numbers)[0]
+    out = convolve(name, inputs, shape, numbers)[0]
+    np.testing.assert_allclose(out, wanted, rtol=0, atol=FLOAT32 * 10 * np.abs(wanted).max())
+
+
 @pytest.mark.parametrize("name", ["conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight"])
 @pytest.mark.parametrize("numbers", [(1, 1, 1, 1, 1, 1, 1), (2, 2, 1, 0, 1, 1, 1), (1, 1, 1, 1, 1, 2, 2)])
 def test_convolution(precision, name, numbers, rng):
