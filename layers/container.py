@@ -142,15 +142,15 @@ class ModuleDict(Module):
 
     Parameters
     ----------
-    modules : mapping of str to Module
+    modules : mapping of str to Module, or iterable of (str, Module)
     """
 
     def __init__(self, modules=None):
         self.update({} if modules is None else modules)
 
     def update(self, modules):
-        """Add the modules of a mapping, in its order; a name that there is already gets the new one."""
-        for name, module in modules.items():
+        """Add the modules of a mapping or of pairs, in order; a name that there is already gets the new one."""
+        for name, module in dict(modules).items():
             self[name] = module
 
     def __setitem__(self, name, module):

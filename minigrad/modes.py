@@ -91,7 +91,8 @@ class set_grad_enabled(ModeSwitch):
         return replace(mode, grad=self.mode)
 
     def __enter__(self):
-        return self  # it holds already
+        current.set(self.change(current.get()))  # it holds already, unless this block is not the first
+        return self
 
     def __exit__(self, *exception):
         current.set(self._before)

@@ -177,7 +177,11 @@ class Tensor(Readable):
         device : Device or str, optional
         """
         if isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda") or hasattr(target, "kernels"):
+            if device is not None:
+                raise TypeError(f"to: expected one device, got {target} and {device}")
             device, target = target, None
+        if target is not None and dtype is not None:
+            raise TypeError(f"to: expected one dtype, got {target} and {dtype}")
         dtype = target if dtype is None else dtype
         moved = self if device is None else ops.to_device(self, get_device(device))
         return moved if dtype is None else ops.cast(moved, as_dtype(dtype))

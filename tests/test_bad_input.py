@@ -163,6 +163,8 @@ TYPES = [
     (lambda: mg.zeros(1.5), T, "zeros", "shape as ints", "1.5"),
     (lambda: mg.full((2,), "a"), T, "full", "a number", "got str"),
     (lambda: f(2).fill_("a"), T, "copy_", "a Tensor or a number", "got str"),
+    (lambda: mg.zeros(2).to("cpu", device="cuda"), T, "to", "expected one device", "got cpu and cuda"),
+    (lambda: mg.zeros(2).to("int64", "float64"), T, "to", "expected one dtype", "got int64 and float64"),
     (lambda: mg.zeros(2, device="tpu"), V, "device", "expected 'cpu'", "got 'tpu'"),
     (lambda: f(2, requires_grad=True).sum().backward(1.0), T, "backward", "as a Tensor", "got float"),
     (lambda: f(2, requires_grad=True).backward(f(3)), V, "backward", "shape (2,)", "got (3,)"),

@@ -204,6 +204,40 @@ def test_helpers_end_with_the_program(tmp_path):
     assert pid.isdecimal() and not Path("/proc", pid).exists()
 
 
+BEGINS_WHERE = """
+import sys
+import numpy as np
+from minigrad.kernels.cpu import activation, ahead, claims, compile
+
+claims.fcntl = None if "no locks" in sys.argv else claims.fcntl
+ahead.BEGINNINGS = ("relu",)
+ahead.subprocess.Popen = lambda *args, **options: print("begun", flush=True) or sys.exit()
+activation.relu(np.ones(2, np.float32), np.empty(2, np.float32))
+"""
+
+
+@unix
+@pytest.mark.parametrize("where, expected", [("folder", "begun\n"), ("no folder", ""), ("no locks", "")])
+def test_helpers_need_a_cache_where_they_can_leave_what_they_compile(tmp_path, where, expected):
+    folder = tmp_path / "cache"
+    if where == "no folder":
+        folder.write_text("a file where the folder should be")
+    with python(BEGINS_WHERE, where, MINIGRAD_COMPILERS="1", MINIGRAD_CACHE_DIR=str(folder)) as process:
+        assert process.communicate(timeout=60)[0] == expected
+
+
+@pytest.mark.parametrize("executable", [None, "", "/opt/program/program", "frozen"])
+def test_no_program_is_started_that_is_no_python(executable, monkeypatch):
+    monkeypatch.setenv("MINIGRAD_COMPILERS", "1")
+    monkeypatch.setattr(ahead, "_begun", set())
+    monkeypatch.setattr(ahead.subprocess, "Popen", lambda *args, **options: pytest.fail(f"started {args}"))
+    if executable == "frozen":
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+    else:
+        monkeypatch.setattr(sys, "executable", executable)
+    ahead.begin("product")
+
+
 def test_how_many_helpers(monkeypatch):
     monkeypatch.setenv("MINIGRAD_COMPILERS", "7")
     assert ahead.count() == 7

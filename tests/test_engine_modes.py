@@ -128,6 +128,11 @@ def test_modes_by_a_value():
     assert not mg.is_grad_enabled() and not (leaf(1.0) * 2.0).requires_grad
     mg.set_grad_enabled(True)
     assert mg.is_grad_enabled()
+    switch = mg.set_grad_enabled(False)
+    for _ in range(2):
+        with switch:
+            assert not mg.is_grad_enabled()
+        assert mg.is_grad_enabled()
 
 
 def test_mode_is_restored_after_an_exception():

@@ -25,7 +25,7 @@ def test_module_dict():
     shared = nn.Linear(2, 2)
     layers = nn.ModuleDict({"a": shared, "b": nn.ReLU(), "c": shared})
     layers["d"] = nn.Linear(2, 1)
-    layers.update({"b": nn.Tanh()})
+    layers.update([("b", nn.Tanh())])
     assert list(layers) == list(layers.keys()) == ["a", "b", "c", "d"] and len(layers) == 4 and "b" in layers
     assert layers["a"] is layers["c"] is shared and isinstance(layers["b"], nn.Tanh)
     assert [name for name, _ in layers.items()] == list(layers) and list(layers.values())[3] is layers["d"]

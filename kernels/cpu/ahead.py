@@ -27,9 +27,14 @@ def count():
     return min(MOST, processors - 1)
 
 
+def _is_python(executable):
+    """Whether it is an interpreter, not a program with one inside, which would run a second time."""
+    return "python" in os.path.basename(executable or "").lower() and not getattr(sys, "frozen", False)
+
+
 def begin(name):
     """A kernel has to be compiled: if it is one that nets begin with, have others compile what usually follows it."""
-    if name not in BEGINNINGS or name in _begun or not sys.executable:
+    if name not in BEGINNINGS or name in _begun or not _is_python(sys.executable):
         return
     _begun.update(BEGINNINGS[BEGINNINGS.index(name):])
     if not _helpers:

@@ -62,6 +62,11 @@ def claim(file, patience=0):
         return True
 
 
+def is_held():
+    """Whether this process has a claim: not where none can be left, nor after patience has ended."""
+    return _held is not None
+
+
 def release():
     """Give up the claim, if there is one: the kernel is in the cache, or could not be compiled."""
     global _held

@@ -29,7 +29,7 @@ from numba.core.compiler import Compiler, CompileResult
 from numba.core.serialize import dumps
 
 from minigrad.kernels.cpu import ahead
-from minigrad.kernels.cpu.claims import PATIENCE, claim, release
+from minigrad.kernels.cpu.claims import PATIENCE, claim, is_held, release
 from minigrad.kernels.cpu.fingerprint import fingerprint
 
 # nnan and ninf are left out on purpose: they let LLVM delete NaN and infinity.
@@ -132,7 +132,8 @@ class KernelCache(_Cache):
             listener("start", self.name, sig)
         with contextlib.suppress(Exception):
             claim(self.file_of(sig, target_context.codegen()), PATIENCE)
-            ahead.begin(self.name)
+            if is_held():  # else nothing that others compile would be found, or each would compile all of it
+                ahead.begin(self.name)
             compiled = self._read(sig, target_context)  # by another process, meanwhile
             release()
             self._end(sig)

@@ -70,6 +70,15 @@ def _vectors(n, lanes):
     return (n + lanes - 1) // lanes
 
 
+def _units(n, lanes):
+    """Pairs of vectors of columns, as shares are cut from them.
+
+    A last vector that starts early writes columns of the pair before it again, which in a deep product is added to pass
+    by pass: both are one thread's, else what came of these columns would depend on who was there first.
+    """
+    return max(n // (TILE_VECTORS * lanes), 1) if n % lanes else (_vectors(n, lanes) + 1) // TILE_VECTORS
+
+
 def _whole_rows(n, k, lanes):
     """Rows of a matrix of k rows, n apart, at which a vector ends inside of it."""
     return k if n >= lanes else max(k - (lanes - 1) // n, 0)
@@ -127,7 +136,7 @@ def _workspace(sizes, steps, itemsize):
 
 
 way, packing, area = _way, _packing, _area  # for Python; what follows is compiled
-_column, _vectors, _whole_rows = inline(_column), inline(_vectors), inline(_whole_rows)
+_column, _vectors, _units, _whole_rows = inline(_column), inline(_vectors), inline(_units), inline(_whole_rows)
 _tiles, _pitch = inline(_tiles), inline(_pitch)
 _way, _packing, _area = inline(_way), inline(_packing), inline(_area)
 
@@ -240,7 +249,7 @@ def _multiply_ragged(a, a_at, b, b_at, bias, out, out_at, work, work_at, sizes, 
     """The columns behind the last pair. Vectors write columns of the pair again: after it, with the whole depth."""
     batch_a, batch_b, m, n, k = sizes
     a_row, a_depth, b_column, b_depth = steps
-    top, bottom, panels = part
+    top, bottom = part
     lanes = lanes_of(out)
     vector, first = n // (TILE_VECTORS * lanes) * TILE_VECTORS, BIAS if bias.size else ZERO
     rest, column = _vectors(n, lanes) - vector, _column(vector, n, lanes)
@@ -251,7 +260,7 @@ def _multiply_ragged(a, a_at, b, b_at, bias, out, out_at, work, work_at, sizes, 
         if n < lanes:
             _pack_few(b, y_at, b_column, b_depth, n, k, work, panel)
         else:
-            _pack_columns(b, y_at, b_column, b_depth, apart, k, work, panel, rest * lanes, panels)
+            _pack_columns(b, y_at, b_column, b_depth, apart, k, work, panel, rest * lanes, 1)
         y, y_at, y_step, y_apart = work, panel, n if n < lanes else rest * lanes, lanes
     if rest == TILE_VECTORS:
         for row in range(top * TILE_ROWS, min(bottom * TILE_ROWS, m), TILE_ROWS):
@@ -270,7 +279,7 @@ def _multiply_shares(task, tasks, a, b, bias, out, work, batch, sizes, steps, pa
     batch_a, batch_b, m, n, k = sizes
     down, across = grid
     lanes = lanes_of(out)
-    tiles, whole, units = _tiles(m), n // (TILE_VECTORS * lanes), (_vectors(n, lanes) + 1) // TILE_VECTORS
+    tiles, whole, units = _tiles(m), n // (TILE_VECTORS * lanes), _units(n, lanes)
     work_at, shares = task * _area(sizes, packed, lanes)[1], batch * down * across
     for share in range(task * shares // tasks, (task + 1) * shares // tasks):
         number, i, j = share // (down * across), share // across % down, share % across
@@ -279,16 +288,16 @@ def _multiply_shares(task, tasks, a, b, bias, out, work, batch, sizes, steps, pa
         a_at, b_at = (number if batch_a > 1 else 0) * m * k, (number if batch_b > 1 else 0) * n * k
         _multiply_pairs(a, a_at, b, b_at, bias, out, number * m * n, work, work_at, sizes, steps, packed,
                         (top, bottom, left, min(right, whole)))
-        if right > whole:
+        if right == units and n > whole * TILE_VECTORS * lanes:
             _multiply_ragged(a, a_at, b, b_at, bias, out, number * m * n, work, work_at, sizes, steps, packed,
-                             (top, bottom, right - whole))
+                             (top, bottom))
 
 
 @inline
 def _grid(sizes, steps, packed, lanes, threads):
     """Into how many shares, down and across, a product is cut: those whose largest takes least, packing included."""
     batch_a, batch_b, m, n, k = sizes
-    tiles, units = _tiles(m), (_vectors(n, lanes) + 1) // TILE_VECTORS
+    tiles, units = _tiles(m), _units(n, lanes)
     pack_a = PACKING if packed[0] else 0
     pack_b = (PACKING if steps[2] == 1 else TRANSPOSING) if packed[1] else 0
     best, grid = -1, (1, 1)

@@ -157,3 +157,22 @@ def test_scratch_memory_for_one_thread_is_enough(rng):
     cpu.matmul(a, b, out, work[:, :, :size], 0, 1)
     check(out, a, b, 0, 1)
     assert (work[:, :, size:] == 7).all()
+
+
+@BOTH
+def test_no_two_shares_write_the_same_element(dtype, rng):
+    """What one adds to pass by pass, another must not overwrite meanwhile: seen once in 20,000 products."""
+    module = sys.modules["minigrad.kernels.cpu.matmul"]
+    lanes = module.VECTOR_BYTES // np.dtype(dtype).itemsize
+    for n in (lanes, 2 * lanes + 1, 3 * lanes, 3 * lanes + 1, 4 * lanes, 5 * lanes - 1):
+        m, k = 13, module.DEPTH + 9
+        a, b = operands(rng, dtype, 1, 1, m, n, k, 0, 0)
+        writers = np.zeros((m, n), int)
+        for task in range(3):
+            out = np.full((m, n), np.nan, dtype)
+            module._multiply_shares(task, 3, a.ravel(), b.ravel(), out[0, :0], out.ravel(), out[0, :0], 1,
+                                    (1, 1, m, n, k), (k, 1, 1, n), (False, False), (1, 3))
+            written = ~np.isnan(out)
+            writers += written
+            np.testing.assert_allclose(out[written], (a[0] @ b[0])[written], rtol=0, atol=1e-3)
+        assert (writers == 1).all(), n
