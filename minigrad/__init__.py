@@ -15,6 +15,7 @@ if not (_Path(__file__).parent / "kernels").exists():
 
 from minigrad import functional, ops, random
 from minigrad.autograd import grad
+from minigrad.comparing import allclose, equal
 from minigrad.creation import (
     arange,
     eye,
