@@ -16,6 +16,9 @@ class Shapeable:
     def flatten(self, start_dim=0, end_dim=-1):
         return ops.flatten(self, start_dim, end_dim)
 
+    def unflatten(self, dim, sizes):
+        return ops.unflatten(self, dim, sizes)
+
     def transpose(self, dim0, dim1):
         return ops.transpose(self, dim0, dim1)
 

@@ -3,7 +3,8 @@
 import math
 
 import numpy as np
-from op_table import SHAPES, add, away, distinct, labels, transposed, truths
+import oracles as o
+from op_table import SHAPES, add, away, distinct, labels, positive, transposed, truths
 
 from minigrad import ops
 
@@ -35,6 +36,26 @@ for chunks, dim, cuts in [(2, 0, [4]), (3, 0, [3, 6]), (4, 0, [2, 4, 6]), (9, 0,
     add("chunk", lambda x, chunks, dim, cuts=cuts: tuple(np.split(x, cuts, dim)), (7, 2), args=(chunks, dim))
 for dim in (0, 1, -1):
     add("unbind", lambda x, dim: tuple(np.moveaxis(x, dim, 0)), (2, 1, 3), args=(dim,))
+for sizes, dim, shape in [((2, 3), 0, (6, 2)), ((-1, 2), 1, (2, 4)), ((3, -1, 1), -1, (2, 3)), ((0, 5), 0, (0, 2))]:
+    wanted = (*shape[: dim % len(shape)], *sizes, *shape[dim % len(shape) + 1 :])
+    add("unflatten", lambda x, wanted=wanted: x.reshape(wanted), shape, args=(dim, sizes), oracle_args=())
+
+
+def group_norm(x, groups, weight=None, bias=None, eps=1e-5):
+    rows = x.reshape(x.shape[0], groups, int(np.prod(x.shape[1:])) // groups)
+    y = o.layer_norm(rows, rows.shape[-1], eps=eps).reshape(x.shape)
+    wide = (-1,) + (1,) * (x.ndim - 2)
+    y = y if weight is None else y * weight.reshape(wide)
+    return y if bias is None else y + bias.reshape(wide)
+
+
+for groups, shape in [(1, (2, 3)), (2, (3, 4, 5)), (3, (2, 6, 3, 2)), (2, (1, 4, 1, 2, 2))]:
+    parameters = [positive(shape[1]), (shape[1],)]
+    for given in range(3):
+        add("group_norm", lambda x, *p, groups=groups: group_norm(x, groups, *p), shape, *parameters[:given],
+            call=lambda x, *p, groups=groups: ops.group_norm(x, groups, *p), tolerance=1e-4)
+add("group_norm", group_norm, (0, 4, 3), args=(2,))
+add("group_norm", group_norm, (2, 4, 3), args=(2,), eps=0.5)
 SPECIAL = np.array([1.0, -np.inf, np.nan, 0.0, np.inf, 1e30, -2.0])
 for name in ("isnan", "isinf", "isfinite"):
     oracle = getattr(np, name)

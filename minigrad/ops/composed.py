@@ -9,14 +9,16 @@ from minigrad.ops.common import (
     as_float,
     as_shape,
     check_float,
+    check_one_dtype,
     check_tensor,
     normalize_dim,
     normalize_dims,
     operands,
     product,
 )
-from minigrad.ops.elementwise import abs, clip, eq, exp, le, logical_and, logical_or, lt, mul, ne, where
+from minigrad.ops.elementwise import abs, add, clip, eq, exp, le, logical_and, logical_or, lt, mul, ne, where
 from minigrad.ops.indexing import getitem
+from minigrad.ops.norm import layer_norm
 from minigrad.ops.reduction import RootOfSum, max, sum
 from minigrad.ops.shape import expand, reshape, split, unsqueeze
 from minigrad.tensor import Tensor
@@ -47,6 +49,52 @@ def chunk(x, chunks, dim=0):
     dim = normalize_dim("chunk", dim, x.ndim)
     extent = x.shape[dim] if x.shape else 0
     return split(x, max(1, -(-extent // chunks)), dim)
+
+
+def unflatten(x, dim, sizes):
+    """One dimension as several, of the extents `sizes`; one of them may be -1 for what is left."""
+    check_tensor("unflatten", x)
+    dim, sizes = normalize_dim("unflatten", dim, x.ndim), as_shape("unflatten", (sizes,))
+    extent = x.shape[dim] if x.shape else 1
+    known = product([e for e in sizes if e != -1])
+    whole = known != 0 and extent % known == 0 if -1 in sizes else known == extent
+    if not sizes or sizes.count(-1) > 1 or min([e for e in sizes if e != -1], default=0) < 0 or not whole:
+        raise ValueError(f"unflatten: expected sizes whose product is the extent {extent} of dim {dim}, got {sizes}")
+    return reshape(x, x.shape[:dim] + tuple([extent // known if e == -1 else e for e in sizes]) + x.shape[dim + 1 :])
+
+
+def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
+    """Group normalization (Wu and He, arXiv 1803.08494): over the channels of a group and all places of an example.
+
+    Parameters
+    ----------
+    x : Tensor of shape (N, C, ...)
+    num_groups : int
+        A divisor of C.
+    weight, bias : Tensor of shape (C,), optional
+    eps : float
+        Added to the (biased) variance.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, or the groups do not divide the channels.
+    """
+    op = "group_norm"
+    check_float(op, x)
+    channels = x.shape[1] if x.ndim > 1 else 0
+    if not isinstance(num_groups, int) or num_groups < 1 or channels < 1 or channels % num_groups:
+        raise ValueError(f"{op}: expected an input of shape (N, C, ...) with channels that num_groups divides, got "
+                         f"shape {x.shape} and num_groups {num_groups!r}")
+    for name, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is not None and check_tensor(op, parameter, name).shape != (channels,):
+            raise ValueError(f"{op}: expected {name} of shape {(channels,)}, got {parameter.shape}")
+    check_one_dtype(op, x, weight=weight, bias=bias)
+    width = product(x.shape[1:]) // num_groups
+    out = reshape(layer_norm(reshape(x, (x.shape[0], num_groups, width)), width, eps=eps), x.shape)
+    wide = (channels,) + (1,) * (x.ndim - 2)
+    out = out if weight is None else mul(out, reshape(weight, wide))
+    return out if bias is None else add(out, reshape(bias, wide))
 
 
 def unbind(x, dim=0):
