@@ -11,7 +11,7 @@ from minigrad.layers.container import ModuleDict, ModuleList, Sequential
 from minigrad.layers.conv import Conv2d
 from minigrad.layers.dropout import Dropout
 from minigrad.layers.fold import fold_batchnorm
-from minigrad.layers.linear import Embedding, Flatten, Identity, Linear
+from minigrad.layers.linear import Embedding, Flatten, Identity, Linear, Unflatten
 from minigrad.layers.loss import (
     BCEWithLogitsLoss,
     CrossEntropyLoss,
@@ -22,14 +22,14 @@ from minigrad.layers.loss import (
     SmoothL1Loss,
 )
 from minigrad.layers.module import Buffer, Module, Parameter
-from minigrad.layers.norm import BatchNorm1d, BatchNorm2d, LayerNorm
+from minigrad.layers.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
 from minigrad.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from minigrad.layers.summary import Summary
 
 __all__ = [
     "ELU", "GELU", "AdaptiveAvgPool2d", "AvgPool2d", "BCEWithLogitsLoss", "BatchNorm1d", "BatchNorm2d", "Buffer",
-    "Conv2d", "ConvBlock", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "HuberLoss", "Identity", "L1Loss",
-    "LayerNorm", "LeakyReLU", "Linear", "LinearBlock", "LogSoftmax", "MSELoss", "MaxPool2d", "Module", "ModuleDict",
-    "ModuleList", "NLLLoss", "Parameter", "ReLU", "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss", "Softmax",
-    "Softplus", "Summary", "Tanh", "fold_batchnorm", "init",
+    "Conv2d", "ConvBlock", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "GroupNorm", "HuberLoss",
+    "Identity", "L1Loss", "LayerNorm", "LeakyReLU", "Linear", "LinearBlock", "LogSoftmax", "MSELoss", "MaxPool2d",
+    "Module", "ModuleDict", "ModuleList", "NLLLoss", "Parameter", "ReLU", "Sequential", "SiLU", "Sigmoid",
+    "SmoothL1Loss", "Softmax", "Softplus", "Summary", "Tanh", "Unflatten", "fold_batchnorm", "init",
 ]

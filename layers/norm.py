@@ -291,3 +291,44 @@ class LayerNorm(Module):
 
     def extra_repr(self):
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
+class GroupNorm(Module):
+    """Group normalization of (N, C, ...): ``(x - mean) / sqrt(var + eps) * weight + bias``, per example and group.
+
+    Parameters
+    ----------
+    num_groups : int
+        Into how many groups of neighbours the channels are divided.
+    num_channels : int
+    eps : float
+        Added to the (biased) variance.
+    affine : bool
+        Whether there are a weight and a bias per channel.
+
+    References
+    ----------
+    Wu and He, arXiv 1803.08494.
+    """
+
+    def __init__(self, num_groups, num_channels, eps=1e-5, affine=True, device=None, dtype=None):
+        check_sizes(self, num_groups=num_groups, num_channels=num_channels)
+        if num_channels % num_groups:
+            raise ValueError(f"GroupNorm: expected num_channels to be a multiple of num_groups, got {num_channels} "
+                             f"and {num_groups}")
+        self.num_groups, self.num_channels, self.eps, self.affine = num_groups, num_channels, eps, affine
+        self.weight = Parameter(ones(num_channels, dtype=dtype or float32, device=device)) if affine else None
+        self.bias = Parameter(zeros(num_channels, dtype=dtype or float32, device=device)) if affine else None
+
+    def reset_parameters(self):
+        """Start over: weight 1, bias 0."""
+        if self.affine:
+            ones_(self.weight)
+            zeros_(self.bias)
+
+    def forward(self, x):
+        check_input(self, lambda shape: shape[1:2] == (self.num_channels,), f"(N, {self.num_channels}, ...)", x)
+        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self):
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"

@@ -15,17 +15,23 @@ if not (_Path(__file__).parent / "kernels").exists():
 
 from minigrad import functional, ops, random
 from minigrad.autograd import grad
+from minigrad.comparing import allclose, equal
 from minigrad.creation import (
     arange,
     eye,
     from_dlpack,
     from_numpy,
     full,
+    full_like,
     linspace,
     ones,
     ones_like,
     rand,
+    rand_like,
+    randint,
     randn,
+    randn_like,
+    randperm,
     tensor,
     zeros,
     zeros_like,

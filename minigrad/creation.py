@@ -1,11 +1,14 @@
 """Tensors from values, shapes and random numbers."""
 
+import operator
+
 import numpy as np
 
 from minigrad import dtypes
 from minigrad.device import cpu, get_device
-from minigrad.dtypes import as_dtype, float32, is_float
-from minigrad.ops.common import as_shape
+from minigrad.dtypes import as_dtype, float32, float64, int64, is_float
+from minigrad.modes import on_host
+from minigrad.ops.common import as_shape, check_tensor
 from minigrad.random import default_generator
 from minigrad.tensor import Tensor
 
@@ -118,14 +121,28 @@ def ones(*shape, dtype=float32, device=None, requires_grad=False):
     return full(_extents("ones", shape), 1, dtype, device, requires_grad)
 
 
-def zeros_like(x, dtype=None):
-    """A tensor of zeros with the shape, device and (unless another is given) dtype of `x`."""
-    return full(x.shape, 0, dtype or x.dtype, x.device)
+def _like(op, x, dtype, device):
+    """The shape of `x`, and its dtype and device where no others are given."""
+    check_tensor(op, x)
+    return x.shape, dtype or x.dtype, device or x.device
 
 
-def ones_like(x, dtype=None):
-    """A tensor of ones with the shape, device and (unless another is given) dtype of `x`."""
-    return full(x.shape, 1, dtype or x.dtype, x.device)
+def full_like(x, value, dtype=None, *, device=None, requires_grad=False):
+    """A tensor of one value with the shape and (unless others are given) the dtype and device of `x`."""
+    shape, dtype, device = _like("full_like", x, dtype, device)
+    return full(shape, value, dtype, device, requires_grad)
+
+
+def zeros_like(x, dtype=None, *, device=None, requires_grad=False):
+    """A tensor of zeros with the shape and (unless others are given) the dtype and device of `x`."""
+    shape, dtype, device = _like("zeros_like", x, dtype, device)
+    return full(shape, 0, dtype, device, requires_grad)
+
+
+def ones_like(x, dtype=None, *, device=None, requires_grad=False):
+    """A tensor of ones with the shape and (unless others are given) the dtype and device of `x`."""
+    shape, dtype, device = _like("ones_like", x, dtype, device)
+    return full(shape, 1, dtype, device, requires_grad)
 
 
 def arange(start, stop=None, step=1, dtype=None, device=None, requires_grad=False):
@@ -166,3 +183,63 @@ def randn(*shape, dtype=float32, device=None, requires_grad=False, generator=Non
 def rand(*shape, dtype=float32, device=None, requires_grad=False, generator=None):
     """Numbers drawn uniformly from [0, 1)."""
     return _random("rand", "random_uniform", shape, dtype, device, requires_grad, generator)
+
+
+def randn_like(x, dtype=None, *, device=None, requires_grad=False, generator=None):
+    """Standard normal numbers with the shape and (unless others are given) the dtype and device of `x`."""
+    return _random("randn_like", "random_normal", *_like("randn_like", x, dtype, device), requires_grad, generator)
+
+
+def rand_like(x, dtype=None, *, device=None, requires_grad=False, generator=None):
+    """Uniform numbers from [0, 1) with the shape and (unless others are given) the dtype and device of `x`."""
+    return _random("rand_like", "random_uniform", *_like("rand_like", x, dtype, device), requires_grad, generator)
+
+
+def randint(low=0, high=None, size=None, *, dtype=int64, device=None, generator=None):
+    """Integers drawn uniformly from `low` to ``high - 1``.
+
+    Parameters
+    ----------
+    low : int
+        Left out, 0: ``randint(10, (3, 2))`` draws three times two digits.
+    high : int
+    size : int or sequence of int
+        The shape.
+    dtype : dtype
+    device : Device or str, optional
+    generator : Generator, optional
+
+    Raises
+    ------
+    ValueError
+        If no integer lies between them, or more than 2**53 do.
+    """
+    if size is None:  # randint(high, size), as PyTorch has it
+        low, high, size = 0, low, high
+    try:
+        low, high = operator.index(low), operator.index(high)
+    except TypeError:
+        raise TypeError(f"randint: expected low, high and size: two ints and a shape, got {low!r}, {high!r} and "
+                        f"{size!r}") from None
+    if not 0 < high - low <= 2**53:  # as many numbers as a draw of float64 tells apart
+        raise ValueError(f"randint: expected low < high, at most 2**53 apart, got {low} and {high}")
+    drawn = _random("randint", "random_uniform", (size,), float64, device, False, generator)
+    return ((drawn * float(high - low)).long() + low).to(as_dtype(dtype))
+
+
+def randperm(n, *, dtype=int64, device=None, generator=None):
+    """The integers from 0 to ``n - 1`` in random order, every order as likely as any other.
+
+    Parameters
+    ----------
+    n : int
+    dtype : dtype
+    device : Device or str, optional
+    generator : Generator, optional
+    """
+    device = get_device(device)
+    keys = _random("randperm", "random_uniform", ((n,),), float64, device, False, generator)
+    order = device.empty(keys.shape, int64)
+    # There is no kernel that sorts: the host does, in every replay of a recorded step too.
+    on_host(lambda: device.write(order, np.argsort(keys.numpy(), kind="stable")))
+    return Tensor(order, device).to(as_dtype(dtype))

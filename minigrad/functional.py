@@ -12,6 +12,7 @@ from minigrad.ops import (
     elu,
     embedding,
     gelu,
+    group_norm,
     huber_loss,
     l1_loss,
     layer_norm,
@@ -33,8 +34,8 @@ from minigrad.ops import (
 )
 
 __all__ = [
-    "adaptive_avg_pool2d", "avg_pool2d", "batch_norm", "batch_norm_act", "binary_cross_entropy_with_logits", "conv2d",
-    "cross_entropy", "dropout", "elu", "embedding", "gelu", "huber_loss", "l1_loss", "layer_norm", "leaky_relu",
-    "linear", "log_softmax", "max_pool2d", "mse_loss", "nll_loss", "one_hot", "pad", "relu", "sigmoid", "silu",
-    "smooth_l1_loss", "softmax", "softplus", "tanh",
+    "adaptive_avg_pool2d", "avg_pool2d", "batch_norm", "batch_norm_act", "binary_cross_entropy_with_logits",
+    "conv2d", "cross_entropy", "dropout", "elu", "embedding", "gelu", "group_norm", "huber_loss", "l1_loss",
+    "layer_norm", "leaky_relu", "linear", "log_softmax", "max_pool2d", "mse_loss", "nll_loss", "one_hot", "pad",
+    "relu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus", "tanh",
 ]

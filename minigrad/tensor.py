@@ -11,9 +11,10 @@ from minigrad.device import get_device
 from minigrad.dtypes import as_dtype, float32, float64, int64, is_float
 from minigrad.dtypes import bool as bool_
 from minigrad.reading import Readable
+from minigrad.shaping import Shapeable
 
 
-class Tensor(Readable):
+class Tensor(Readable, Shapeable):
     """An n-dimensional array that remembers how it was computed.
 
     Made by `minigrad.tensor`, `zeros`, `randn`, `from_numpy` and the like, or by an op. Elements are
@@ -399,6 +400,15 @@ class Tensor(Readable):
     def masked_fill(self, mask, value):
         return ops.masked_fill(self, mask, value)
 
+    def isnan(self):
+        return ops.isnan(self)
+
+    def isinf(self):
+        return ops.isinf(self)
+
+    def isfinite(self):
+        return ops.isfinite(self)
+
     # -- reductions --------------------------------------------------------------------------------------------
 
     def sum(self, dim=None, keepdim=False):
@@ -418,6 +428,9 @@ class Tensor(Readable):
 
     def min(self, dim=None, keepdim=False):
         return ops.min(self, dim, keepdim)
+
+    def norm(self, p=2, dim=None, keepdim=False):
+        return ops.vector_norm(self, p, dim, keepdim)
 
     def argmax(self, dim=None, keepdim=False):
         return ops.argmax(self, dim, keepdim)
@@ -439,40 +452,6 @@ class Tensor(Readable):
 
     def log_softmax(self, dim):
         return ops.log_softmax(self, dim)
-
-    # -- shape -------------------------------------------------------------------------------------------------
-
-    def reshape(self, *shape):
-        return ops.reshape(self, *shape)
-
-    view = reshape
-
-    def flatten(self, start_dim=0, end_dim=-1):
-        return ops.flatten(self, start_dim, end_dim)
-
-    def transpose(self, dim0, dim1):
-        return ops.transpose(self, dim0, dim1)
-
-    def permute(self, *dims):
-        return ops.permute(self, *dims)
-
-    def squeeze(self, dim=None):
-        return ops.squeeze(self, dim)
-
-    def unsqueeze(self, dim):
-        return ops.unsqueeze(self, dim)
-
-    def expand(self, *shape):
-        return ops.expand(self, *shape)
-
-    def split(self, sizes, dim=0):
-        return ops.split(self, sizes, dim)
-
-    def chunk(self, chunks, dim=0):
-        return ops.chunk(self, chunks, dim)
-
-    def unbind(self, dim=0):
-        return ops.unbind(self, dim)
 
 
 class RemovableHandle:

@@ -91,6 +91,7 @@ OPTIMIZERS = {
     "SGD, Nesterov, maximize": lambda p: optim.SGD(p, lr=0.01, momentum=0.8, nesterov=True, maximize=True),
     "Adam": lambda p: optim.Adam(p, lr=0.01),
     "AdamW with AMSGrad": lambda p: optim.AdamW(p, lr=0.01, amsgrad=True),
+    "RMSprop": lambda p: optim.RMSprop(p, lr=0.01, momentum=0.5, weight_decay=0.1, centered=True),
     "two groups": lambda p: optim.SGD([{"params": (q := list(p))[:2], "lr": 0.2}, {"params": q[2:]}], lr=0.1),
 }
 

@@ -33,6 +33,7 @@ OPTIMIZERS = {
     "momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
     "adam": lambda p: optim.Adam(p, lr=0.01, amsgrad=True),
     "adamw": lambda p: optim.AdamW(p, lr=0.01),
+    "rmsprop": lambda p: optim.RMSprop(p, lr=0.01, momentum=0.5, centered=True),
 }
 
 

@@ -15,10 +15,10 @@ PAGES = {path.stem: path.read_text("utf-8") for path in (ROOT / "docs" / "api").
 
 # Public names that no page lists: modules and what is the same under another name.
 NOT_LISTED = {
-    mg: {"autograd", "bench", "bool", "cli", "compiling", "cpu", "creation", "data", "device", "dtypes", "extension",
-         "float32", "float64", "function", "functional", "inplace", "int64", "kernels", "layers", "modes", "ops",
-         "optim", "precision", "random", "reading", "recording", "serialization", "study", "testing", "threads",
-         "version", "watching"},
+    mg: {"autograd", "bench", "bool", "cli", "comparing", "compiling", "cpu", "creation", "data", "device", "dtypes",
+         "extension", "float32", "float64", "function", "functional", "inplace", "int64", "kernels", "layers", "modes",
+         "ops", "optim", "precision", "random", "reading", "recording", "serialization", "shaping", "study", "testing",
+         "threads", "version", "watching"},
     layers: {"init"},
     data: {"LOADERS"},
     optim: {"lr_scheduler"},

@@ -218,6 +218,8 @@ SENTENCES = {
     r"^Softmax: expected the dimension dim as an int, got None$": lambda: nn.Softmax(),
     r"^GELU: expected approximate": lambda: nn.GELU("erf"),
     r"^AvgPool2d: expected a divisor_override": lambda: nn.AvgPool2d(2, divisor_override=0),
+    r"^GroupNorm: expected an input of shape \(N, 4, ...\), got \(2, 5\)$": lambda: nn.GroupNorm(2, 4)(mg.zeros(2, 5)),
+    r"^GroupNorm: expected num_channels to be a multiple of num_groups, got 5 and 2$": lambda: nn.GroupNorm(2, 5),
     r"^LayerNorm: expected extents": lambda: nn.LayerNorm(()),
     r"^CrossEntropyLoss: expected label_smoothing from 0 to 1, got 2.0$":
         lambda: nn.CrossEntropyLoss(label_smoothing=2.0),

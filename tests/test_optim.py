@@ -237,6 +237,35 @@ def test_schedules_by_the_formula():
         o, [optim.LinearLR(o, 0.25, total_iters=3), optim.CosineAnnealingLR(o, 6)], [3])) == pytest.approx(both)
 
 
+def test_rmsprop_by_the_formula():
+    """Three steps, the rate and alpha changed on the way; recorded they do the same, bit for bit."""
+    paths = []
+    for wrap in (lambda step: step, mg.capture):
+        p = mg.tensor([3.0, -2.0, 0.5], requires_grad=True)
+        optimizer = optim.RMSprop([p], lr=0.1, alpha=0.9, weight_decay=0.1)
+        schedule = optim.ExponentialLR(optimizer, 0.5)
+
+        def step(target, p=p, optimizer=optimizer):
+            optimizer.zero_grad()
+            ((p - target) ** 2).sum().backward()
+            optimizer.step()
+
+        run, path = wrap(step), []
+        for alpha in (0.9, 0.9, 0.9, 0.5):
+            optimizer.param_groups[0]["alpha"] = alpha
+            run(mg.ones(3))
+            schedule.step()
+            path.append(p.numpy().copy())
+        paths.append(path)
+    np.testing.assert_array_equal(*paths)
+    x, v = np.array([3.0, -2.0, 0.5]), 0.0
+    for found, lr, alpha in zip(paths[0], (0.1, 0.05, 0.025, 0.0125), (0.9, 0.9, 0.9, 0.5), strict=True):
+        g = 2.0 * (x - 1.0) + 0.1 * x
+        v = alpha * v + (1.0 - alpha) * g * g
+        x = x - lr * g / (np.sqrt(v) + 1e-8)
+        np.testing.assert_allclose(found, x, rtol=1e-6)
+
+
 def test_one_cycle_meets_its_corners():
     optimizer = optim.SGD([mg.ones(1, requires_grad=True)], lr=1.0, momentum=0.5)
     schedule = optim.OneCycleLR(optimizer, 2.0, total_steps=11, pct_start=6 / 11, div_factor=10, final_div_factor=100)
@@ -343,6 +372,7 @@ SENTENCES = {
         lambda: optim.Adam([mg.tensor([1, 2])]),
     "Adam: expected parameters to be Tensors, got str": lambda: optim.Adam("ab"),
     "AdamW: expected the first of betas from 0 to below 1, got 1.0": lambda: optim.AdamW([leaf()], betas=(1.0, 0.9)),
+    "RMSprop: expected alpha >= 0, got -0.1": lambda: optim.RMSprop([leaf()], alpha=-0.1),
     "AdamW: expected betas as a pair": lambda: optim.AdamW([leaf()], betas=0.9),
     "SGD: expected settings out of lr, .* in a group, got rate": lambda: optim.SGD([{"params": [leaf()], "rate": 1}]),
     "SGD: expected a group as a dict": lambda: optim.SGD([leaf()]).add_param_group([leaf()]),

@@ -134,11 +134,15 @@ class Var(Reduction):
         return ((x - mean(x, self.dims, keepdim=True)) * (reshape(grad, self.kept) * scale),)
 
 
-class Std(Sqrt):
-    """y = sqrt of a variance;  dy/dx = 1 / (2 y), and 0 where y is 0, for there 0 * inf would make NaN of it"""
+class RootOfSum(Sqrt):
+    """y = sqrt of a sum of squares;  dy/dx = 1 / (2 y), and 0 where y is 0, for there 0 * inf would make NaN of it"""
 
     def backward(self, grad):
         return (grad / (2.0 * where(self.output == 0.0, math.inf, self.output)),)
+
+
+class Std(RootOfSum):
+    """y = sqrt of a variance, which is a sum of squares"""
 
 
 class Logsumexp(Reduction):

@@ -65,6 +65,23 @@ def test_conv2d(seed):
 
 
 @pytest.mark.parametrize("seed", range(24))
+def test_group_norm(seed):
+    rng = np.random.default_rng(seed)
+    dtype, theirs = kind(rng)
+    groups = int(rng.integers(1, 5))
+    channels = groups * int(rng.integers(1, 4))
+    shape = (int(rng.integers(2, 5)), channels, *[int(n) for n in rng.integers(1, 6, int(rng.integers(0, 3)))])
+    settings = {"eps": float(rng.choice([1e-5, 0.1])), "affine": bool(rng.integers(2))}
+    a = nn.GroupNorm(groups, channels, **settings, dtype=dtype)
+    b = torch.nn.GroupNorm(groups, channels, **settings, dtype=theirs)
+    with torch.no_grad():
+        for parameter in b.parameters():
+            parameter.copy_(torch.tensor(rng.standard_normal(channels)))
+    what = f"GroupNorm({groups}, {channels}, {settings}) of {shape}, {dtype}"
+    agree_module(a, b, numbers(rng, shape, dtype), what=what)
+
+
+@pytest.mark.parametrize("seed", range(24))
 def test_layer_norm(seed):
     rng = np.random.default_rng(seed)
     dtype, theirs = kind(rng)
@@ -159,6 +176,7 @@ ACTIVATIONS = [
     ("Softplus", {"beta": 2.5, "threshold": 3.0}),
     ("Softmax", {"dim": 0}), ("Softmax", {"dim": 1}), ("Softmax", {"dim": -1}), ("LogSoftmax", {"dim": 0}),
     ("LogSoftmax", {"dim": 1}), ("Identity", {}), ("Flatten", {}), ("Flatten", {"start_dim": 0, "end_dim": 1}),
+    ("Unflatten", {"dim": -1, "unflattened_size": (1, -1)}),
 ]
 
 

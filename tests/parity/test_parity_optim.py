@@ -59,6 +59,13 @@ ADAM_SETTINGS = [
 ]
 
 
+RMSPROP_SETTINGS = [
+    {"alpha": a, "eps": e, "weight_decay": w, "momentum": m, "centered": c, "maximize": x}
+    for (a, e), w, m, c, x in itertools.product([(0.99, 1e-8), (0.5, 1e-2)], [0, 0.1], [0, 0.9], [False, True],
+                                                [False, True])
+]
+
+
 @pytest.mark.parametrize("settings", SGD_SETTINGS, ids=str)
 def test_sgd(settings):
     walk(lambda lib, p: lib.SGD(p, lr=0.1, **settings))
@@ -71,7 +78,12 @@ def test_adam(name, settings):
     walk(lambda lib, p: getattr(lib, name)(p, lr=0.01, **settings), sometimes_absent=True)
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("settings", RMSPROP_SETTINGS, ids=str)
+def test_rmsprop(settings):
+    walk(lambda lib, p: lib.RMSprop(p, lr=0.01, **settings), sometimes_absent=True)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop"])
 def test_float32_and_defaults(name):
     walk(lambda lib, p: getattr(lib, name)(p), dtype="float32", tolerance=2e-6)
     theirs = getattr(torch.optim, name)([torch.zeros(1, requires_grad=True)]).defaults
@@ -120,6 +132,7 @@ MAKERS = {
     "SGD": lambda lib, p: lib.SGD([{"params": p[:2], "lr": 0.3}, {"params": p[2:]}], lr=0.1, momentum=0.9),
     "Adam": lambda lib, p: lib.Adam(p, lr=0.02, amsgrad=True),
     "AdamW": lambda lib, p: lib.AdamW(p, lr=0.02, weight_decay=0.3),
+    "RMSprop": lambda lib, p: lib.RMSprop(p, lr=0.02, momentum=0.5, centered=True),
 }
 
 
