@@ -141,6 +141,8 @@ for name, function, domain in [
     ("abs", np.abs, away),
     ("exp", np.exp, away),
     ("log", np.log, positive),
+    ("sin", np.sin, away),
+    ("cos", np.cos, away),
     ("sqrt", np.sqrt, positive),
     ("sign", np.sign, away),
     ("clone", np.copy, away),
