@@ -371,6 +371,12 @@ class Tensor(Readable, Shapeable):
     def log(self):
         return ops.log(self)
 
+    def sin(self):
+        return ops.sin(self)
+
+    def cos(self):
+        return ops.cos(self)
+
     def sqrt(self):
         return ops.sqrt(self)
 

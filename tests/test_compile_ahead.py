@@ -245,3 +245,5 @@ def test_how_many_helpers(monkeypatch):
     for processors, expected in ((1, 0), (2, 1), (16, 3)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda who, n=processors: set(range(n)), raising=False)
         assert ahead.count() == expected
+    monkeypatch.setattr(ahead.multiprocessing, "parent_process", lambda: "the main program")
+    assert ahead.count() == 0

@@ -104,3 +104,8 @@ def test_gradient_of_std_of_equal_values():
     (h_row,) = mg.grad((g_row * g_row * g_row).sum(), row)
     np.testing.assert_array_equal(g.detach().numpy(), [np.zeros(3), g_row.detach().numpy()])
     np.testing.assert_allclose(h.numpy(), [np.zeros(3), h_row.numpy()], rtol=1e-14)
+
+
+def test_elu_keeps_its_digits_near_zero():
+    x = -np.geomspace(1e-30, 1.0, 31, dtype=np.float32)
+    np.testing.assert_allclose(mg.ops.elu(mg.tensor(x)).numpy(), np.expm1(x), rtol=1e-6)

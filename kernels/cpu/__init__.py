@@ -29,6 +29,7 @@ from minigrad.kernels.cpu.batch_norm import (
     batch_norm_running,
     batch_norm_statistics,
 )
+from minigrad.kernels.cpu.circle import cos, sin
 from minigrad.kernels.cpu.conv import (
     conv2d_forward,
     conv2d_forward_workspace,
@@ -122,6 +123,7 @@ __all__ = [
     "conv2d_grad_weight",
     "conv2d_grad_weight_workspace",
     "copy",
+    "cos",
     "cross_entropy_backward",
     "cross_entropy_forward",
     "div",
@@ -180,6 +182,7 @@ __all__ = [
     "sign",
     "silu",
     "silu_grad",
+    "sin",
     "softmax",
     "softmax_grad",
     "softplus",

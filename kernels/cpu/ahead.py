@@ -7,6 +7,7 @@ with one of them: 37.5 s instead of 43.8, on two hardware threads that share a c
 """
 
 import atexit
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -23,6 +24,8 @@ def count():
     chosen = os.environ.get("MINIGRAD_COMPILERS", "")
     if chosen.isdecimal():
         return int(chosen)
+    if multiprocessing.parent_process():  # one of many, perhaps
+        return 0
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(MOST, processors - 1)
 

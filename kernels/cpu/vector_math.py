@@ -320,11 +320,8 @@ def _pow(x, y):
     return (lambda x, y: _pow32(x, y)) if x == types.float32 else (lambda x, y: _pow64(x, y))
 
 
-def _cos_sin32(x):
-    """cos and sin of 2πx for x in [0, 1): quadrants are exact in x, and each leaves |angle| <= π/4."""
-    t = x * np.float32(4.0) + np.float32(12582912.0)
-    quadrant = np.int32(bits_of(t) & np.int32(3))
-    angle = (x * np.float32(4.0) - (t - np.float32(12582912.0))) * np.float32(1.5707963267948966)
+def _turned32(quadrant, angle):
+    """cos and sin of `quadrant` (0 to 3) right angles and an angle of at most π/4."""
     z = angle * angle
     s = np.float32(-0.000195876390987376193)
     s = s * z + np.float32(0.00833274710466453002)
@@ -340,10 +337,7 @@ def _cos_sin32(x):
     return cosine, (-sine if quadrant >= np.int32(2) else sine)
 
 
-def _cos_sin64(x):
-    t = x * 4.0 + 6755399441055744.0
-    quadrant = bits_of(t) & 3
-    angle = (x * 4.0 - (t - 6755399441055744.0)) * 1.5707963267948966
+def _turned64(quadrant, angle):
     z = angle * angle
     s = 1.59179889793974333e-10
     s = s * z + -2.50511298964501863e-8
@@ -365,7 +359,75 @@ def _cos_sin64(x):
     return cosine, (-sine if quadrant >= 2 else sine)
 
 
+_turned32, _turned64 = strict(_turned32), strict(_turned64)
+
+
+def _cos_sin32(x):
+    """cos and sin of 2πx for x in [0, 1): quadrants are exact in x, and each leaves |angle| <= π/4."""
+    t = x * np.float32(4.0) + np.float32(12582912.0)
+    angle = (x * np.float32(4.0) - (t - np.float32(12582912.0))) * np.float32(1.5707963267948966)
+    return _turned32(np.int32(bits_of(t) & np.int32(3)), angle)
+
+
+def _cos_sin64(x):
+    t = x * 4.0 + 6755399441055744.0
+    angle = (x * 4.0 - (t - 6755399441055744.0)) * 1.5707963267948966
+    return _turned64(bits_of(t) & 3, angle)
+
+
 cos_sin = by_type(_cos_sin32, _cos_sin64)
+
+# Up to which |x| `sin` and `cos` hold: n times a part of π/2 is exact, with fused multiply-add or without.
+CIRCLE32, CIRCLE64 = 16777216.0, 1048576.0
+
+
+def _quadrant32(x):
+    """x = n π/2 + angle: n modulo 4 and the angle, |angle| <= π/4.
+
+    In float64, with π/2 in parts of 29 and 53 bits: a float32 next to a multiple of π/2 keeps its digits.
+    """
+    wide = np.float64(x)
+    t = wide * 0.6366197723675814 + 6755399441055744.0
+    n = t - 6755399441055744.0
+    angle = (wide - n * 1.570796325802803) - n * 9.920935796805404e-10
+    return np.int32(bits_of(t) & 3), np.float32(angle)
+
+
+def _quadrant64(x):
+    """The same with π/2 in three parts of 33 bits and one of 53."""
+    t = x * 0.6366197723675814 + 6755399441055744.0
+    n = t - 6755399441055744.0
+    angle = (x - n * 1.5707963267341256) - n * 6.077100506303966e-11
+    angle = (angle - n * 2.0222662487111665e-21) - n * 8.4784276603689e-32
+    return bits_of(t) & 3, angle
+
+
+_quadrant32, _quadrant64 = strict(_quadrant32), strict(_quadrant64)
+
+
+def _sin32(x):
+    quadrant, angle = _quadrant32(x)
+    sine = _turned32(quadrant, angle)[1]
+    return sine if x != np.float32(0.0) else x  # minus zero is its own sine
+
+
+def _sin64(x):
+    quadrant, angle = _quadrant64(x)
+    sine = _turned64(quadrant, angle)[1]
+    return sine if x != 0.0 else x
+
+
+def _cos32(x):
+    quadrant, angle = _quadrant32(x)
+    return _turned32(quadrant, angle)[0]
+
+
+def _cos64(x):
+    quadrant, angle = _quadrant64(x)
+    return _turned64(quadrant, angle)[0]
+
+
+sin, cos = by_type(_sin32, _sin64), by_type(_cos32, _cos64)
 
 
 def sigmoid(x):

@@ -31,6 +31,7 @@ from minigrad.kernels.cuda.batch_norm import (
     batch_norm_running,
     batch_norm_statistics,
 )
+from minigrad.kernels.cuda.circle import cos, sin
 from minigrad.kernels.cuda.conv import (
     conv2d_forward,
     conv2d_forward_workspace,
@@ -121,6 +122,7 @@ __all__ = [
     "conv2d_grad_weight",
     "conv2d_grad_weight_workspace",
     "copy",
+    "cos",
     "cross_entropy_backward",
     "cross_entropy_forward",
     "div",
@@ -179,6 +181,7 @@ __all__ = [
     "sign",
     "silu",
     "silu_grad",
+    "sin",
     "softmax",
     "softmax_grad",
     "softplus",

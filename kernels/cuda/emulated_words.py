@@ -2,6 +2,7 @@
 
 import math
 import sys
+from fractions import Fraction
 
 import numpy as np
 from numba import types
@@ -108,6 +109,11 @@ class Cuda:
             return _int32(sum([1 << i for i, other in lanes.items() if other == lanes[me]]))
 
         return _wait("shuffle", (value, equal))
+
+    def fma(self, a, b, c):
+        if not math.isfinite(a * b + c):
+            return a * b + c
+        return type(c)(float(Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))))
 
     def popc(self, value):
         return bin(int(value) & 0xFFFFFFFF).count("1")

@@ -198,6 +198,20 @@ def _round_tf32(x):
     return ((bits + np.uint32(0x1000)) & ~BELOW_TF32).view(np.float32)
 
 
+def _bits_of(x):
+    return np.float32(x).view(np.uint32)
+
+
+@instruction(_bits_of)
+def bits_of(typingctx, x):
+    """The bits of a float32, a uint32."""
+
+    def emit(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.uint32(types.float32), emit
+
+
 def _no_mma(*operands):
     raise NotImplementedError("mma_tf32_sync: 32 lanes make one product together; the emulator has a word of its own")
 

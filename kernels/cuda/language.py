@@ -28,6 +28,7 @@ import math
 from numba.types import boolean, float32, float64, int32, int64, uint8, uint32, uint64
 
 from minigrad.kernels.cuda.intrinsics import (
+    bits_of,
     div32,
     divide,
     load4,
@@ -59,6 +60,7 @@ __all__ = [
     "Pointer",
     "T",
     "Unsigned",
+    "bits_of",
     "blocks",
     "boolean",
     "cuda",

@@ -3,6 +3,7 @@
 A thread makes one or two blocks of four words. The state is advanced by a launch of its own, when all have read it.
 """
 
+from minigrad.kernels.cuda.circle import turned
 from minigrad.kernels.cuda.language import (
     THREADS,
     Float,
@@ -91,31 +92,12 @@ def _circle(u, v):
     """Two normal numbers (Box and Muller 1958): √(-2 log(1 - u)) times cos and sin of 2πv.
 
     The quadrant of the angle is exact in v, what is left of it at most π/4: no reduction by 2π, which takes libdevice
-    a stack. The polynomials are fitted for float64; the last terms change nothing in float32.
+    a stack.
     """
     radius = math.sqrt(T(-2) * math.log(T(1) - u))
     quarters = math.floor(T(4) * v + T(0.5))
     angle = (T(4) * v - quarters) * T(1.5707963267948966)
-    z = angle * angle
-    s = T(1.59179889793974333e-10)
-    s = s * z + T(-2.50511298964501863e-8)
-    s = s * z + T(2.75573160931984052e-6)
-    s = s * z + T(-0.000198412698367405321)
-    s = s * z + T(0.00833333333333093655)
-    s = s * z + T(-0.166666666666666646)
-    s = s * z * angle + angle
-    c = T(-1.13825446453492504e-11)
-    c = c * z + T(2.08761450494131791e-9)
-    c = c * z + T(-2.755731726587808e-7)
-    c = c * z + T(0.0000248015872987544012)
-    c = c * z + T(-0.00138888888888873898)
-    c = c * z + T(0.0416666666666666654)
-    c = c * (z * z) + (T(1) - T(0.5) * z)
-    quadrant = int32(quarters)
-    odd = quadrant == int32(1) or quadrant == int32(3)
-    cosine, sine = (s if odd else c), (c if odd else s)
-    cosine = -cosine if quadrant == int32(1) or quadrant == int32(2) else cosine
-    sine = -sine if quadrant == int32(2) or quadrant == int32(3) else sine
+    cosine, sine = turned(int32(quarters), angle)
     return radius * cosine, radius * sine
 
 

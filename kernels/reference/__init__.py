@@ -26,6 +26,7 @@ from minigrad.kernels.reference.batch_norm import (
     batch_norm_running,
     batch_norm_statistics,
 )
+from minigrad.kernels.reference.circle import cos, sin
 from minigrad.kernels.reference.conv import (
     conv2d_forward,
     conv2d_forward_workspace,
@@ -116,6 +117,7 @@ __all__ = [
     "conv2d_grad_weight",
     "conv2d_grad_weight_workspace",
     "copy",
+    "cos",
     "cross_entropy_backward",
     "cross_entropy_forward",
     "div",
@@ -174,6 +176,7 @@ __all__ = [
     "sign",
     "silu",
     "silu_grad",
+    "sin",
     "softmax",
     "softmax_grad",
     "softplus",

@@ -18,6 +18,7 @@ ACTIVATIONS = {
 }
 UNARY = {
     "neg": lambda x: -x, "abs": abs, "exp": lambda x: x.exp(), "log": lambda x: x.log(), "sqrt": lambda x: x.sqrt(),
+    "sin": lambda x: x.sin(), "cos": lambda x: x.cos(),
     "sign": lambda x: x.sign(), "pow": lambda x: x ** 3, "clip": lambda x: x.clip(0.2, 0.8),
     "clone": lambda x: x.clone(), "permute": lambda x: x.transpose(0, 1), "slice": lambda x: x[1:, ::2],
     "take": lambda x: x[mg.tensor([0, 1, 1])], "pad": lambda x: F.pad(x, (1, 1)), "cat": lambda x: mg.ops.cat([x, x]),

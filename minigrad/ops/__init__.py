@@ -4,6 +4,7 @@ One file per family; `common` holds what they share.
 """
 
 from minigrad.ops.activation import gelu, leaky_relu, relu, sigmoid, silu, softplus, tanh
+from minigrad.ops.circle import cos, sin
 from minigrad.ops.composed import (
     chunk,
     elu,
@@ -98,12 +99,12 @@ from minigrad.ops.shape import (
 __all__ = [
     "abs", "adaptive_avg_pool2d", "add", "all", "any", "argmax", "argmin", "avg_pool2d", "batch_norm",
     "batch_norm_act", "binary_cross_entropy_with_logits", "broadcast_to", "cast", "cat", "chunk", "clip", "clone",
-    "conv2d", "cross_entropy", "div", "dropout", "elu", "embedding", "eq", "exp", "expand", "flatten", "flip", "ge",
-    "gelu", "getitem", "group_norm", "gt", "huber_loss", "isclose", "isfinite", "isinf", "isnan", "l1_loss",
+    "conv2d", "cos", "cross_entropy", "div", "dropout", "elu", "embedding", "eq", "exp", "expand", "flatten", "flip",
+    "ge", "gelu", "getitem", "group_norm", "gt", "huber_loss", "isclose", "isfinite", "isinf", "isnan", "l1_loss",
     "layer_norm", "le", "leaky_relu", "linear", "log", "log_softmax", "logical_and", "logical_not", "logical_or",
-    "logsumexp", "lt", "masked_fill", "matmul", "max", "max_pool2d", "maximum", "mean", "min", "minimum",
-    "mse_loss", "mul", "ne", "neg", "nll_loss", "one_hot", "pad", "permute", "pow", "relu", "reshape", "sigmoid",
-    "sign", "silu", "smooth_l1_loss", "softmax", "softplus", "split", "sqrt", "square", "squeeze", "stack", "std",
-    "sub", "sum", "sum_to", "tanh", "tile", "to_device", "transpose", "unbind", "unflatten", "unsqueeze", "var",
-    "vector_norm", "where",
+    "logsumexp", "lt", "masked_fill", "matmul", "max", "max_pool2d", "maximum", "mean", "min", "minimum", "mse_loss",
+    "mul", "ne", "neg", "nll_loss", "one_hot", "pad", "permute", "pow", "relu", "reshape", "sigmoid", "sign", "silu",
+    "sin", "smooth_l1_loss", "softmax", "softplus", "split", "sqrt", "square", "squeeze", "stack", "std", "sub", "sum",
+    "sum_to", "tanh", "tile", "to_device", "transpose", "unbind", "unflatten", "unsqueeze", "var", "vector_norm",
+    "where",
 ]

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from minigrad.dtypes import int64
+from minigrad.ops.activation import tanh
 from minigrad.ops.common import (
     as_float,
     as_shape,
@@ -38,7 +39,9 @@ def masked_fill(x, mask, value):
 def elu(x, alpha=1.0):
     """Exponential linear unit: x where it is positive, ``alpha * (exp(x) - 1)`` elsewhere (arXiv 1511.07289)."""
     x = as_float("elu", x)
-    return where(x > 0.0, x, alpha * (exp(clip(x, max=0.0)) - 1.0))  # exp of a large x would overflow, unused
+    below = clip(x, max=0.0)  # exp of a large x would overflow, unused
+    exp_less_one = tanh(0.5 * below) * (exp(below) + 1.0)  # exp(x) - 1 as written has no digits left near 0
+    return where(x > 0.0, x, alpha * exp_less_one)
 
 
 def chunk(x, chunks, dim=0):

@@ -19,7 +19,7 @@ class RMSprop(Optimizer):
         parameter -= lr * buffer
 
     It has no kernel of its own: a parameter costs some fifteen launches of the ops it is written in, where `Adam` has
-    one (four small parameters, in turns in one process: 577 µs a step, Adam 54).
+    one.
 
     Parameters
     ----------

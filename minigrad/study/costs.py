@@ -1,8 +1,8 @@
 """What a launch of each kernel costs: floating-point operations and bytes, from the arguments.
 
 Operations are those of the formula in `minigrad.kernels.reference`: an addition, a multiplication, a division or a
-comparison of numbers counts as 1, a multiply-add as 2, a call of exp, log, erf, tanh, sqrt, pow or cos as 1, a sum of n
-numbers as n. Sizes decide, not values: taps of a convolution or a window that lie in the padding count too (as in
+comparison of numbers counts as 1, a multiply-add as 2, a call of exp, log, erf, tanh, sqrt, pow, sin or cos as 1, a sum
+of n numbers as n. Sizes decide, not values: taps of a convolution or a window that lie in the padding count too (as in
 PyTorch's counter), and so do the products that a Winograd convolution saves.
 
 Bytes are those of every array argument, read or written once, and of those changed in place twice; scratch is left out,
@@ -19,12 +19,12 @@ from minigrad.ops.common import product
 
 # Operations per element of the argument `out`.
 PER_OUTPUT = {
-    "abs": 1, "add": 1, "clip": 2, "clip_grad": 2, "div": 1, "dropout_backward": 1, "dropout_forward": 1, "eq": 1,
-    "exp": 1, "ge": 1, "gelu": 5, "gelu_grad": 11, "gelu_tanh": 9, "gelu_tanh_grad": 18, "gt": 1, "le": 1,
+    "abs": 1, "add": 1, "clip": 2, "clip_grad": 2, "cos": 1, "div": 1, "dropout_backward": 1, "dropout_forward": 1,
+    "eq": 1, "exp": 1, "ge": 1, "gelu": 5, "gelu_grad": 11, "gelu_tanh": 9, "gelu_tanh_grad": 18, "gt": 1, "le": 1,
     "leaky_relu": 2, "leaky_relu_grad": 2, "log": 1, "log_softmax": 5, "log_softmax_grad": 4, "lt": 1, "maximum": 1,
     "minimum": 1, "mul": 1, "ne": 1, "neg": 1, "pow": 1, "pow_scalar": 1, "random_normal": 4.5, "random_uniform": 1,
-    "relu": 1, "relu_grad": 1, "sigmoid": 4, "sigmoid_grad": 3, "sign": 1, "silu": 5, "silu_grad": 9, "softmax": 5,
-    "softmax_grad": 4, "softplus": 6, "softplus_grad": 7, "sqrt": 1, "sub": 1, "tanh": 1, "tanh_grad": 3,
+    "relu": 1, "relu_grad": 1, "sigmoid": 4, "sigmoid_grad": 3, "sign": 1, "silu": 5, "silu_grad": 9, "sin": 1,
+    "softmax": 5, "softmax_grad": 4, "softplus": 6, "softplus_grad": 7, "sqrt": 1, "sub": 1, "tanh": 1, "tanh_grad": 3,
 }  # fmt: skip
 
 # Operations per element of the first argument.

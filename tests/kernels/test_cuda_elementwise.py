@@ -10,7 +10,7 @@ from minigrad.kernels.cuda import array, emulator, maps
 from minigrad.kernels.cuda.language import Int, Pointer, kernel, load4, store4
 
 SIZES = (0, 1, 43)
-UNARY = {"neg": 0, "abs": 0, "sqrt": 0, "sign": 0, "copy": 0, "exp": 2, "log": 2}
+UNARY = {"neg": 0, "abs": 0, "sqrt": 0, "sign": 0, "copy": 0, "exp": 2, "log": 2, "sin": 4, "cos": 4}
 ARITHMETIC = ("add", "sub", "mul", "div", "maximum", "minimum")
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 KINDS = (np.float32, np.float64, np.int64, np.bool_)

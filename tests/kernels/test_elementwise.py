@@ -15,7 +15,7 @@ SIZES = (0, 1, 7, 17, 33)
 LARGE = 70_003  # above the parallel threshold, and no multiple of anything
 
 EXACT = ("neg", "abs", "sqrt", "sign", "relu", "copy")
-UNARY = {"exp": 2, "log": 2, "sigmoid": 4, "tanh": 4, "silu": 4}
+UNARY = {"exp": 2, "log": 2, "sin": 4, "cos": 4, "sigmoid": 4, "tanh": 4, "silu": 4}
 # These lose digits where 1 + erf or 1 + tanh cancels: a floor relative to the largest result, as any formula of theirs.
 CANCELLING = ("gelu", "gelu_tanh", "gelu_grad", "gelu_tanh_grad", "silu_grad")
 GRADIENTS = ("relu_grad", "sigmoid_grad", "tanh_grad", "gelu_grad", "gelu_tanh_grad", "silu_grad")
