@@ -51,7 +51,7 @@ def chunk(x, chunks, dim=0):
         raise ValueError(f"chunk: expected the number of chunks as an int >= 1, got {chunks!r}")
     dim = normalize_dim("chunk", dim, x.ndim)
     extent = x.shape[dim] if x.shape else 0
-    return split(x, max(1, -(-extent // chunks)), dim)
+    return split(x, -(-extent // chunks) or 1, dim)
 
 
 def unflatten(x, dim, sizes):
