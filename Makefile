@@ -67,7 +67,7 @@ interpreted: $(VENV)/.installed-test,examples
 
 covered: export COVERAGE_FILE = .coverage
 covered: $(VENV)/.installed-test,examples
-	$(BIN)/python -m coverage combine .coverage.compiled .coverage.interpreted
+	$(BIN)/python -m coverage combine .coverage.compiled* .coverage.interpreted
 	$(BIN)/python -m coverage report --fail-under=95
 
 docs: $(VENV)/.installed-docs ## build the site: docs/_build/html/index.html
