@@ -13,7 +13,7 @@ from minigrad.kernels.cuda.language import Int, Pointer, T, cuda, kernel, mma_tf
 from minigrad.kernels.precision import matmul_precision
 
 SIZES = {"big": 0, "middle": 1, "small": 2}
-SHAPES = [(1, 1, 1), (7, 33, 5), (36, 8, 20), (33, 12, 40), (3, 12, 256)]
+SHAPES = [(1, 1, 1), (7, 33, 5), (36, 8, 20), (33, 12, 40), (5, 12, 256)]
 # Sums are cut off, not rounded, at each 8 steps of the depth, of which no test has more than 32.
 FLOAT32 = 4e-6
 
@@ -103,6 +103,12 @@ def test_rounding_to_nearest_with_ties_away_from_zero(rng):
 def test_every_layout_of_ragged_shapes(precision, flags, shape, rng):
     a, b = operands(rng, np.float32, (), (), *shape, *flags)
     check(product(a, b, *flags), a, b, flags, precision)
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+def test_a_matrix_times_few_vectors_stays_float32(precision, flags, rng):
+    a, b = operands(rng, np.float32, (), (), 3, 12, 256, *flags)
+    check(product(a, b, *flags), a, b, flags, "highest")
 
 
 @pytest.mark.parametrize("batches", [(2, 2), (3, 1), (1, 2)])
