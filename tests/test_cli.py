@@ -229,11 +229,15 @@ def test_ctrl_c_ends_a_training_with_status_130_and_keeps_what_was_saved(interru
                "--save", str(saved), "--plot", str(tmp_path / "plot.png")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           env={**os.environ, "PYTHONUNBUFFERED": "1"}) as process:
+        shown = ""
+        while "epoch 1/5000" not in shown and (line := process.stdout.readline()):  # or it has ended
+            shown += line
         deadline = time.monotonic() + 200
         while not saved.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
+        out = shown + out
     assert process.returncode == 130, err
     assert err.endswith("minigrad: interrupted\n") and "Traceback" not in err and "epoch 1/5000" in out
     from minigrad.cli.checkpoint import read
