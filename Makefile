@@ -17,7 +17,7 @@ endif
 .PHONY: help train batchnorm test lint bench bench-gpu parity bounds coverage interpreted covered docs clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo 'Extra arguments: ARGS="...".  Another interpreter: PYTHON=python3.13.'
 
 train: $(VENV)/.installed-examples ## train the small convolutional net on handwritten digits
@@ -59,14 +59,14 @@ coverage: ## line coverage, kernels included: at least 95 %
 
 # Large arrays are left out, whose lines smaller ones run too, and float64 except for random numbers, which have lines of
 # their own for it (test_ops compares the gradients in both).
-interpreted: $(VENV)/.installed-test,examples
+interpreted: $(VENV)/.installed-test,examples ## the part of it with the JIT off
 	NUMBA_DISABLE_JIT=1 COVERAGE_FILE=.coverage.interpreted $(BIN)/python -m coverage run -m pytest -q tests/test_ops.py \
 	  tests/kernels --ignore-glob="*/test_cuda*" --deselect tests/kernels/test_random.py::test_uniform_moments \
 	  --deselect "tests/kernels/test_loss.py::test_cross_entropy[0.0-float32]" \
 	  -k "$(WITHOUT_DERIVATIVES) and not many_tasks and not drawn and (not float64 or test_random)"
 
 covered: export COVERAGE_FILE = .coverage
-covered: $(VENV)/.installed-test,examples
+covered: $(VENV)/.installed-test,examples ## its report from the parts
 	$(BIN)/python -m coverage combine .coverage.compiled* .coverage.interpreted
 	$(BIN)/python -m coverage report --fail-under=95
 
