@@ -160,7 +160,8 @@ class ModuleDict(Module):
         return self._modules_by_name()[name]
 
     def __delitem__(self, name):
-        del self._modules_by_name()[name]  # a KeyError if it is no module
+        if name not in self:
+            raise KeyError(name)
         delattr(self, name)
 
     def __len__(self):

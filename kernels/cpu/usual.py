@@ -28,6 +28,14 @@ from minigrad.kernels.cpu.reduction import sum
 # What a kernel is compiled for: x4 is a float32 array of four dimensions, i1 an int64 and d1 a float64 array of one.
 STATISTICS, FORWARD, BACKWARD = "x4 x1 x1", "x4 x1 x1 x1 x1 x4 d i d", "x4 x1 x1 x1 x1 x4 x4 x1 x1 d i d"
 
+SHORT = [
+    (loss._backward_of_rows, "x3 x2 i2 x1 x1 x1 x3 d i"),
+    (sgd, "x1 x1 x1 d1 i i i"),
+    (adam, "x1 x1 x1 x1 x1 d1 d1 i i"),
+    (relu_grad, "x1 x1 x1"),
+    (relu, "x1 x1"),
+]
+
 # By the kernel that a net begins with, what follows. The program is on its way to what the forward pass needs, and a
 # long one should not be left to the end: gradients and long ones come first.
 AFTER = {
@@ -37,11 +45,7 @@ AFTER = {
         (sum, "x3 x2"),
         (statistics_of_rows, STATISTICS),
         (forward_of_rows, FORWARD),
-        (loss._backward_of_rows, "x3 x2 i2 x1 x1 x1 x3 d i"),
-        (sgd, "x1 x1 x1 d1 i i i"),
-        (adam, "x1 x1 x1 x1 x1 d1 d1 i i"),
-        (relu_grad, "x1 x1 x1"),
-        (relu, "x1 x1"),
+        *SHORT,
     ],
     "correlate": [
         (correlate_grad_weight, "x4 x4 x4 x1 x1 i i i i i i i"),
@@ -50,11 +54,7 @@ AFTER = {
         (product, "x2 x2 x1 x2 x2 i i"),
         (sum, "x3 x2"),
         (forward_of_planes, FORWARD + " i"),
-        (loss._backward_of_rows, "x3 x2 i2 x1 x1 x1 x3 d i"),
-        (sgd, "x1 x1 x1 d1 i i i"),
-        (adam, "x1 x1 x1 x1 x1 d1 d1 i i"),
-        (relu_grad, "x1 x1 x1"),
-        (relu, "x1 x1"),
+        *SHORT,
         (statistics_of_planes, STATISTICS),
     ],
 }
