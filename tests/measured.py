@@ -62,7 +62,9 @@ def _traced(function):
 
 
 def _intrinsic(define, numbas=numba.extending.intrinsic):
-    """``numba.extending.intrinsic`` whose definition and code generator are traced."""
+    """``numba.extending.intrinsic`` whose definition and code generator are traced, if it is one of the project's own."""
+    if not define.__module__.startswith("minigrad."):  # a test's: not counted, and a wrapped one has another fingerprint
+        return numbas(define)
 
     @functools.wraps(define)
     def defined(*kinds):
