@@ -10,6 +10,7 @@ float64 across them. What the activation and the pooling did is recomputed in th
 import numpy as np
 
 from minigrad.kernels.cpu import vector_math
+from minigrad.kernels.cpu.batch_norm_pool import finite, pooled_gradient
 from minigrad.kernels.cpu.compile import chosen, inline, kernel
 from minigrad.kernels.cpu.elementwise import PARALLEL
 from minigrad.kernels.cpu.image_tiles import (
@@ -149,7 +150,7 @@ def _plane_statistics(c, x, mean, variance, shape):
 @strict
 def _anchor(value):
     """A value to measure a channel's others from; 0 if it is not finite."""
-    return value if value - value == 0 else type(value)(0)
+    return value if finite(value) else type(value)(0)
 
 
 @parallel_kernel
@@ -343,6 +344,9 @@ def _backward_planes(c, x, mean, variance, weight, bias, grad, grad_x, grad_weig
     line, image, back, result = scratch(eps, TILE), scratch(eps, TILE), scratch(eps, TILE), scratch(eps, TILE)
     affine = _affine(c, mean, variance, weight, bias, eps)
     middle, rstd, scale, shift = affine
+    if pool and (act == RELU or leaky and slope > 0) and finite(middle + scale + shift):
+        if pooled_gradient(c, x, affine, grad, grad_x, grad_weight, grad_bias, slope, shape, leaky):
+            return
     total, product, plain = 0.0, 0.0, act <= LEAKY_RELU and not pool
     many = tiles_across(shape[0], size[0]) * tiles_across(shape[2], size[1]) * tiles_across(shape[3], size[2])
     for number in range(many):

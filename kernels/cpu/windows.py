@@ -12,6 +12,8 @@ from numba.core import cgutils
 
 from minigrad.kernels.cpu.emitter import INDEX, vectorised
 
+WIDEST = 16  # lanes of the widest vector
+
 
 def _over_windows(emit, count, step):
     """Call step(emit, j, rest) for vectors of windows j, j + 1, ... that cover all of them.
@@ -35,7 +37,8 @@ def _over_windows(emit, count, step):
                 with halves:
                     half = emit.narrowed(max(size, 2))
                     step(half, zero, None)
-                    step(half, builder.sub(count, ir.Constant(INDEX, half.lanes)), None)
+                    with builder.if_then(builder.icmp_signed(">", count, ir.Constant(INDEX, half.lanes))):
+                        step(half, builder.sub(count, ir.Constant(INDEX, half.lanes)), None)
                 with tiny:
                     step(emit, zero, count)
 
@@ -55,6 +58,21 @@ def _pairs(emit, array, at, j, rest):
 def _pair_masks(emit, rest):
     elements = emit.builder.mul(rest, ir.Constant(INDEX, 2))
     return emit.mask(elements), emit.mask(emit.builder.sub(elements, ir.Constant(INDEX, emit.lanes)))
+
+
+def _put_pairs(emit, elements, out, top, bottom, j, rest):
+    """The counterpart of `_pairs` for both rows: store the even and odd elements of each."""
+    lanes, masks = emit.lanes, (None, None) if rest is None else _pair_masks(emit, rest)
+    for row, pair in ((top, elements[:2]), (bottom, elements[2:])):
+        target = emit.at(out, row, emit.builder.mul(j, ir.Constant(INDEX, 2)))
+        for half, mask in enumerate(masks):
+            order = [half * lanes // 2 + i // 2 + i % 2 * lanes for i in range(lanes)]
+            _store(emit, emit.shuffle(*pair, order), emit.at(target, half * lanes), mask)
+
+
+def _first_lanes(emit, value):
+    """A vector that may be wider than the emitter's, cut to its lanes."""
+    return value if value.type == emit.vector else emit.shuffle(value, value, list(range(emit.lanes)))
 
 
 def _store(emit, value, target, mask):
@@ -154,7 +172,6 @@ def spread_windows(emit, x, top, bottom, count, grad, at, out):
     builder = emit.builder
 
     def step(emit, j, rest):
-        lanes = emit.lanes
         elements = (*_pairs(emit, x, top, j, rest), *_pairs(emit, x, bottom, j, rest))
         (second, third, fourth) = _winners(emit, elements)[1]
         source = emit.at(grad, at, j)
@@ -163,12 +180,109 @@ def spread_windows(emit, x, top, bottom, count, grad, at, out):
         for taken in (fourth, third, second):
             shares.append(builder.select(taken, left, emit.zero))
             left = builder.select(taken, emit.zero, left)
-        masks = (None, None) if rest is None else _pair_masks(emit, rest)
-        for row, pair in ((top, (left, shares[2])), (bottom, (shares[1], shares[0]))):
-            target = emit.at(out, row, builder.mul(j, ir.Constant(INDEX, 2)))
-            for half, mask in enumerate(masks):
-                order = [half * lanes // 2 + i // 2 + i % 2 * lanes for i in range(lanes)]
-                _store(emit, emit.shuffle(*pair, order), emit.at(target, half * lanes), mask)
+        _put_pairs(emit, (left, *shares[::-1]), out, top, bottom, j, rest)
+
+    _over_windows(emit, count, step)
+
+
+# Behind an affine map and a ReLU, plain or leaky: y = f(z), z = (x - middle) * scale + shift, all of them finite.
+# `affine` holds middle, scale, shift and the slope of f below zero, which is 0 where `leaky` is 0, else positive: f
+# never decreases, so of a window the element of the largest z is one of the largest y (another of them only where f is
+# flat, and the gradient 0).
+
+
+def _affine_twin(x, top, bottom, count, grad, at, affine, leaky):
+    middle, scale, shift, slope = affine[:4]
+    centred, above = [corner - middle for corner in _corners(x, top, bottom, count)], grad.reshape(-1)[at : at + count]
+    best, winner = _winners_twin([corner * scale + shift for corner in centred])
+    return centred, winner, np.where(best <= 0, above * slope if leaky else 0, above)
+
+
+def _through_affine(emit, x, top, bottom, grad, at, affine, leaky, j, rest):
+    """Of the windows of a vector: the elements less the middle, which of them replace those before, and the gradient
+    by the largest z."""
+    builder, (middle, scale, shift, slope) = emit.builder, affine
+    elements = (*_pairs(emit, x, top, j, rest), *_pairs(emit, x, bottom, j, rest))
+    centred = [builder.fsub(element, middle) for element in elements]
+    best, *others = [emit.multiply_add(value, scale, shift) for value in centred]
+    replaces = []
+    for value in others:
+        replaces.append(builder.fcmp_ordered(">", value, best))
+        best = builder.select(replaces[-1], value, best)
+    source = emit.at(grad, at, j)
+    above = emit.load_vector(source) if rest is None else emit.load_masked(source, emit.mask(rest))
+    low = emit.only_if(leaky, builder.fmul(above, slope))
+    return centred, replaces, builder.select(builder.fcmp_ordered("<=", best, emit.zero), low, above)
+
+
+def _constants(emit, affine, count):
+    return [emit.broadcast(emit.builder.load(emit.at(affine, i))) for i in range(count)]
+
+
+def _affine_sums_twin(x, top, bottom, count, grad, at, affine, leaky, sums):
+    centred, winner, passed = _affine_twin(x, top, bottom, count, grad, at, affine, leaky)
+    sums[0] += passed.sum()
+    sums[WIDEST] += (passed * np.choose(winner, centred)).sum()
+    sums[2 * WIDEST] += sum(centred).sum()
+
+
+@vectorised(_affine_sums_twin)
+def affine_windows_sums(emit, x, top, bottom, count, grad, at, affine, leaky, sums):
+    """Add up the gradient by z over the largest elements of the windows, its product with x - middle over the same, and
+    x - middle over all elements, which tells whether they are finite.
+
+    `grad` belongs to the largest y of each window. What is to be added up in the end is ``sums[:WIDEST]``, the next
+    `WIDEST`, and the next.
+    """
+    builder, lanes = emit.builder, ir.Constant(INDEX, emit.lanes)
+    constants = _constants(emit, affine, 4)
+
+    def step(j, rest):
+        centred, replaces, passed = _through_affine(emit, x, top, bottom, grad, at, constants, leaky, j, rest)
+        distance = centred[0]
+        for taken, other in zip(replaces, centred[1:], strict=True):
+            distance = builder.select(taken, other, distance)
+        a, b, c, d = centred
+        every = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
+        for number, value in enumerate((passed, builder.fmul(passed, distance), every)):
+            target = emit.at(sums, number * WIDEST)
+            emit.store_vector(builder.fadd(emit.load_vector(target), value), target)
+
+    whole = builder.sdiv(count, lanes)
+    with cgutils.for_range(builder, whole, intp=INDEX) as loop:
+        step(builder.mul(loop.index, lanes), None)
+    done = builder.mul(whole, lanes)
+    with builder.if_then(builder.icmp_signed("!=", done, count)):
+        step(done, builder.sub(count, done))  # nothing is stored under a mask
+
+
+def _affine_gradient_twin(x, top, bottom, count, grad, at, affine, leaky, out):
+    centred, winner, passed = _affine_twin(x, top, bottom, count, grad, at, affine, leaky)
+    scale, offset, factor = affine[1], affine[4], affine[5]
+    for i, (corner, value) in enumerate(zip(_corners(out, top, bottom, count), centred, strict=True)):
+        corner[...] = scale * ((np.where(winner == i, passed, 0) - offset) - value * factor)
+
+
+@vectorised(_affine_gradient_twin)
+def affine_windows_gradient(emit, x, top, bottom, count, grad, at, affine, leaky, out):
+    """In `out`, laid out as `x`: ``scale * ((d - offset) - (x - middle) * factor)``, d the gradient by z.
+
+    `grad` belongs to the largest y of each window, so d is 0 at the other elements. Offset and factor stand behind the
+    slope in `affine`.
+    """
+    builder = emit.builder
+    *given, offset, factor = _constants(emit, affine, 6)
+
+    def step(emit, j, rest):
+        constants = [_first_lanes(emit, value) for value in (*given, offset, factor)]
+        centred, replaces, left = _through_affine(emit, x, top, bottom, grad, at, constants[:4], leaky, j, rest)
+        scale, off, times = constants[1], constants[4], builder.fneg(constants[5])
+        results = []
+        for taken, value in zip((*replaces[::-1], None), centred[::-1], strict=True):
+            d = builder.select(taken, left, emit.zero) if taken else left
+            left = builder.select(taken, emit.zero, left) if taken else left
+            results.append(builder.fmul(scale, emit.multiply_add(value, times, builder.fsub(d, off))))
+        _put_pairs(emit, results[::-1], out, top, bottom, j, rest)
 
     _over_windows(emit, count, step)
 
