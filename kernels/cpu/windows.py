@@ -22,25 +22,31 @@ def _over_windows(emit, count, step):
     store costs some 40 instructions without AVX-512; rows shorter than a vector are covered by two of half its size.
     In rows shorter still `rest` windows are left for masks.
     """
-    builder, lanes = emit.builder, ir.Constant(INDEX, emit.lanes)
-    whole = builder.sdiv(count, lanes)
-    with cgutils.for_range(builder, whole, intp=INDEX) as loop:
-        step(emit, builder.mul(loop.index, lanes), None)
-    left = builder.icmp_signed("!=", builder.mul(whole, lanes), count)
-    long = builder.icmp_signed(">", whole, ir.Constant(INDEX, 0))
-    with builder.if_then(left), builder.if_else(long) as (overlap, short):
-        with overlap:
-            step(emit, builder.sub(count, lanes), None)
+    builder = emit.builder
+
+    def at_least(lanes):
+        return builder.if_else(builder.icmp_signed(">=", count, ir.Constant(INDEX, lanes)))
+
+    with at_least(emit.lanes) as (long, short):
+        with long:
+            _overlapping(emit, count, step)
         with short:
-            zero, size = ir.Constant(INDEX, 0), emit.lanes // 2
-            with builder.if_else(builder.icmp_signed(">=", count, ir.Constant(INDEX, max(size, 2)))) as (halves, tiny):
+            half = emit.narrowed(max(emit.lanes // 2, 2))
+            with at_least(half.lanes) as (halves, tiny):
                 with halves:
-                    half = emit.narrowed(max(size, 2))
-                    step(half, zero, None)
-                    with builder.if_then(builder.icmp_signed(">", count, ir.Constant(INDEX, half.lanes))):
-                        step(half, builder.sub(count, ir.Constant(INDEX, half.lanes)), None)
+                    _overlapping(half, count, step)
                 with tiny:
-                    step(emit, zero, count)
+                    step(emit, ir.Constant(INDEX, 0), count)
+
+
+def _overlapping(emit, count, step):
+    """At least a vector of windows, in one loop: a copy of the step for the last vector takes longer to compile."""
+    builder, lanes = emit.builder, ir.Constant(INDEX, emit.lanes)
+    last = builder.sub(count, lanes)
+    with cgutils.for_range(builder, builder.sdiv(builder.add(count, ir.Constant(INDEX, emit.lanes - 1)), lanes),
+                           intp=INDEX) as loop:
+        j = builder.mul(loop.index, lanes)
+        step(emit, builder.select(builder.icmp_signed("<", j, last), j, last), None)
 
 
 def _pairs(emit, array, at, j, rest):
