@@ -53,7 +53,10 @@ REASONS = (
 )
 
 OBSTACLES = (
-    (r"^(training step|inference) A\b",
+    (r"^inference A\b",
+     "Inference of A: its products are 12 MFLOP, 232 of its 274 µs on two Zen 3 cores, of which the second saves a "
+     "quarter (60 x 784 x 100: 124 µs on one, 95 on both); normalization and activation take 29, Python the rest"),
+    (r"^training step A\b",
      "A (two Zen 4 cores): the products of a training step are 26 MFLOP, 294 of the 390 µs that its kernels take on "
      "one core, at 90 GFLOP/s. The second core saves less than it could, since what one core has written is slow to "
      "reach the other: 10,000 float32 take 17 µs to be touched once, 2 on the core that wrote them. Recording and the "
@@ -63,13 +66,19 @@ OBSTACLES = (
     (r"^training step B against",
      "B (two Zen 4 cores): its kernels take 3.6 ms: convolutions 2.2 (the gradients by the weights half of it), batch "
      "normalization and pooling 0.8, products 0.5. A twelfth of NumPy's time would be 1.5 to 2 ms, a fourth of "
-     "PyTorch's 2.6 to 3.3. Statistics from the convolution's hot tile, not built, would save 0.1"),
+     "PyTorch's 2.6 to 3.3. Statistics from the convolution's hot tile, not built, would save 0.1 "
+     "(docs/decisions.md, 83). Measured before the gradient of batch normalization with pooling stayed in registers, "
+     "which saves 2 to 3 % of its kernels' time (one Zen 3 core)"),
     (r"^engine, backward",
      "The engine's backward: of a chain's 5 µs per mul the two products of its gradient take 2.6 (1.3 each, in tensor "
      "ops, as they are written), finding the node's arrays, checking and handing on the rest; PyTorch's, in C++, take "
      "4.6"),
     (r"^engine, forward",
      "The engine's forward: a tensor, a node and a launch of 0.14 µs are 1.7 to 2.1 µs of Python"),
+    (r"^GEMM below",
+     "Thin products: 10 columns are fewer than an AVX-512 vector has lanes. They were padded when these figures were "
+     "measured; since then a tile of their own sums them (60 x 100 x 5 on AVX2: 2.8 µs before, 1.9 now), which with "
+     "AVX-512 was not measured"),
     (r"^GEMM below|^every single op",
      "Small products: 16 x 16 x 16 takes 2.6 µs from Python, 1.0 of them in the kernel; NumPy's takes 1.7"),
 )
