@@ -62,8 +62,8 @@ def _traced(function):
 
 
 def _intrinsic(define, numbas=numba.extending.intrinsic):
-    """``numba.extending.intrinsic`` whose definition and code generator are traced, if it is one of the project's own."""
-    if not define.__module__.startswith("minigrad."):  # a test's: not counted, and a wrapped one has another fingerprint
+    """``numba.extending.intrinsic`` whose definition and code generator are traced where it is the project's own."""
+    if not define.__module__.startswith("minigrad."):  # a test's: not counted, and has another fingerprint wrapped
         return numbas(define)
 
     @functools.wraps(define)
