@@ -1,5 +1,6 @@
 """Fixtures. Compiled kernels go to the user's cache folder, so that a second run compiles nothing."""
 
+import gc
 import os
 import sys
 
@@ -9,6 +10,10 @@ from hypothesis import settings
 
 os.environ.setdefault("MINIGRAD_CUDA", "emulate")  # device="cuda" is the emulator, also where there is a GPU
 os.environ.setdefault("MINIGRAD_COMPILERS", "0")  # no processes that compile beside a test
+
+# Compilers make many objects and little garbage. Looking for it after 20000 rather than 700 takes a fifth of the time
+# off Numba's work (PTX of 10 kernels: 11.0 s of processor time rather than 13.5) and no memory more.
+gc.set_threshold(20_000)
 
 if "coverage" in sys.modules:  # python -m coverage run -m pytest
     import measured
