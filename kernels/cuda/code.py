@@ -7,15 +7,16 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from minigrad.kernels.cuda.compile import link, ptx_of
 
 
-class Report(NamedTuple):
+@dataclass(frozen=True)
+class Report:
     """The figures of one kernel for one architecture.
 
     Attributes
@@ -34,8 +35,8 @@ class Report(NamedTuple):
         The lines of the PTX that ptxas makes a few instructions of, and a CALL of code that it adds to the kernel for
         the rare case: correctly rounded divisions and roots, for what is subnormal or overflows; on sm_80 warp
         operations in a loop or branch, for a warp whose threads have gone different ways.
-    instructions : Counter or None
-        Of the SASS, by name with modifiers; None where there is no disassembler.
+    cubin : bytes
+        The machine code.
     """
 
     registers: int
@@ -45,7 +46,31 @@ class Report(NamedTuple):
     doubles: list
     calls: list
     slow_paths: list
-    instructions: Counter | None
+    cubin: bytes = field(repr=False)
+
+    # Not made before somebody asks: half of a second for any kernel (a quarter more with dataflow analysis,
+    # which adds nothing to this text).
+    @functools.cached_property
+    def sass(self):
+        """The machine code as text; None where there is no disassembler."""
+        if not disassembler():
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "kernel.cubin"
+            file.write_bytes(self.cubin)
+            return subprocess.run([disassembler(), "--no-dataflow", "--print-code", str(file)], check=True,
+                                  capture_output=True, text=True).stdout
+
+    @functools.cached_property
+    def instructions(self):
+        """How many instructions of the SASS have a name with its modifiers, as a Counter, or None."""
+        if self.sass is None:
+            return None
+        # A warp that has come apart, and only such a one, calls a routine for its votes and shuffles on sm_80.
+        text = re.sub(r"CALL\S* `\(__cuda_sm70_\w+\)", "", self.sass)
+        found = Counter(re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\d+\s+)?([A-Z][A-Z0-9_.]*)", text, re.MULTILINE))
+        del found["NOP"]
+        return found
 
     def count(self, prefix):
         """How many instructions begin with a name, ``LDG.E.128`` say."""
@@ -65,14 +90,6 @@ def disassembler():
     return found
 
 
-def sass(cubin):
-    """The machine code of a cubin as text."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "kernel.cubin"
-        file.write_bytes(cubin)
-        return subprocess.run([disassembler(), "-c", str(file)], check=True, capture_output=True, text=True).stdout
-
-
 @functools.cache
 def report(kernel, example, architecture):
     """The `Report` of a kernel for plain pointers of the types `example`."""
@@ -82,13 +99,6 @@ def report(kernel, example, architecture):
     def figure(pattern):
         return max([int(number) for number in re.findall(pattern, log)], default=0)
 
-    instructions = None
-    if disassembler():
-        # A warp that has come apart, and only such a one, calls a routine for its votes and shuffles on sm_80.
-        text = re.sub(r"CALL\S* `\(__cuda_sm70_\w+\)", "", sass(cubin))
-        instructions = Counter(re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\d+\s+)?([A-Z][A-Z0-9_.]*)", text,
-                                          re.MULTILINE))
-        del instructions["NOP"]
     body = ptx[ptx.index(".entry") :]
     lines = [line.strip() for line in body.splitlines() if not line.lstrip().startswith((".reg", "//"))]
     return Report(
@@ -99,5 +109,5 @@ def report(kernel, example, architecture):
         doubles=[line for line in lines if ".f64" in line],
         calls=[line for line in lines if line.startswith("call")],
         slow_paths=[line for line in lines if re.match(r"(@\S+\s+)?((div|rcp|sqrt)\.rn|vote\.sync|shfl\.sync)", line)],
-        instructions=instructions,
+        cubin=cubin,
     )
