@@ -1,6 +1,5 @@
 """Fixtures. Compiled kernels go to the user's cache folder, so that a second run compiles nothing."""
 
-import gc
 import os
 import sys
 
@@ -18,10 +17,6 @@ if "coverage" in sys.modules:  # python -m coverage run -m pytest
     pytest_collection_modifyitems = measured.pytest_collection_modifyitems
 
 import minigrad as mg
-
-# Compilers make many objects and little garbage. Looking for it after 20000 rather than 700 takes a fifth of the time
-# off Numba's work (PTX of 10 kernels: 11.0 s of processor time rather than 13.5) and no memory more.
-gc.set_threshold(20_000)
 
 # The same examples on every run and machine, without deadlines: a first call may compile a kernel.
 settings.register_profile("minigrad", derandomize=True, deadline=None, max_examples=100, database=None)

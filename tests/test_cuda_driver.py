@@ -296,8 +296,14 @@ def test_an_old_driver_is_refused(card, monkeypatch, version, reason):
     assert toolkit._no_gpu() == reason
 
 
+def refuse(monkeypatch, compile_):
+    """No kernel may be compiled or linked any more."""
+    for name in ("ptx_of", "link"):
+        monkeypatch.setattr(compile_, name, lambda *a: pytest.fail("made again"))
+
+
 def test_compiled_and_cached(card, monkeypatch, tmp_path):
-    """A kernel is linked once; the next process finds the cubin, under a name that the PTX, the processor make."""
+    """A kernel is compiled and linked once; the next process finds the cubin and does neither."""
     monkeypatch.setenv("MINIGRAD_CACHE_DIR", str(tmp_path))
     compile_ = importlib.import_module("minigrad.kernels.cuda.compile")
     fill = next(k for k in kernel.KERNELS if k.__name__ == "_fill")
@@ -305,7 +311,33 @@ def test_compiled_and_cached(card, monkeypatch, tmp_path):
     code = compile_.compile_kernel(fill, key, (9, 0))
     (file,) = (tmp_path / "cuda").iterdir()
     assert file.read_bytes() == code.cubin and code.cubin[:4] == b"\x7fELF"
-    monkeypatch.setattr(compile_, "link", lambda *a: pytest.fail("linked again"))
+    assert code.name.encode() in code.cubin and f".entry {code.name}(" in compile_.ptx_of(fill, key)
+    refuse(monkeypatch, compile_)
     assert compile_.compile_kernel(fill, key, (9, 0)) == code
+    for other in ((key, (8, 0)), ((np.dtype(np.float64),), (9, 0))):
+        with pytest.raises(pytest.fail.Exception):
+            compile_.compile_kernel(fill, *other)
+    monkeypatch.setattr(compile_, "surroundings", lambda: "another version, or an edit of a kernel")
     with pytest.raises(pytest.fail.Exception):
-        compile_.compile_kernel(fill, key, (8, 0))
+        compile_.compile_kernel(fill, key, (9, 0))
+
+
+def test_every_kernel_has_a_cubin_of_its_own(card):
+    compile_ = importlib.import_module("minigrad.kernels.cuda.compile")
+    assert len({repr((k.__name__, compile_.identity(k.function))) for k in kernel.KERNELS}) == len(kernel.KERNELS)
+
+
+def test_a_foreign_kernel_is_found_again_by_its_ptx(card, monkeypatch, tmp_path):
+    """Its sources are not known, so it is compiled to see whether it has changed, but not linked again."""
+    monkeypatch.setenv("MINIGRAD_CACHE_DIR", str(tmp_path))
+    compile_ = importlib.import_module("minigrad.kernels.cuda.compile")
+
+    def scaled(factor):
+        def times(x: Pointer):
+            x[0] *= factor
+
+        return kernel.Kernel(times, None, (), False)
+
+    key = (np.dtype(np.float32),)
+    codes = [compile_.compile_kernel(scaled(factor), key, (9, 0)) for factor in (2, 2, 3)]
+    assert codes[0] == codes[1] and codes[0].cubin != codes[2].cubin and len(list((tmp_path / "cuda").iterdir())) == 2

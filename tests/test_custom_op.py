@@ -73,12 +73,12 @@ def test_kernels_are_the_definition(device, n, dtype):
 @pytest.mark.skipif(not toolkit.HAS_COMPILER, reason="numba-cuda and cuda-core are not installed")
 @pytest.mark.parametrize("name", ["forward", "gradient"])
 def test_cuda_kernels_compile_for_a_gpu(name):
-    from minigrad.kernels.cuda.compile import compile_kernel
+    from minigrad.kernels.cuda.compile import compile_kernel, ptx_of
 
     kernel = kernels.cuda_kernels()[name]
     pointers = len(kernel.parameters) - 1
-    code = compile_kernel(kernel, (np.dtype(np.float32),) * pointers, (8, 0))
-    assert code.cubin and ".f64" not in code.ptx
+    key = (np.dtype(np.float32),) * pointers
+    assert compile_kernel(kernel, key, (8, 0)).cubin and ".f64" not in ptx_of(kernel, key)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
