@@ -1,5 +1,6 @@
 """The command minigrad: its answers, its errors, its exit statuses."""
 
+import contextlib
 import io
 import os
 import re
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from minigrad import cli
+from minigrad.cli import warmup_cuda
 from minigrad.cli.interrupts import held
+from minigrad.kernels.cuda import toolkit
 from minigrad.version import __version__
 
 pytest.importorskip("rich", reason="the command line needs rich")
@@ -49,6 +52,9 @@ def one_sentence(text):
     (["train", "--model", "vit"], "--model: invalid choice: 'vit'"),
     (["train", "--device", "tpu"], "--device: device: expected 'cpu'.*, got 'tpu'"),
     (["warmup", "--dtype", "int8"], "--dtype: invalid choice: 'int8'"),
+    (["warmup", "--device", "cuda", "--architecture", "7.5"], "expected a compute capability of at least 8.0, got"),
+    (["warmup", "--device", "cuda", "--architecture", "hopper"], "expected a compute capability.*, got 'hopper'"),
+    (["warmup", "--architecture", "9.0"], "minigrad warmup: --architecture goes with --device cuda"),
 ])
 def test_a_wrong_command_line_is_one_sentence_and_status_2(capsys, arguments, sentence):
     status, out, err = run(capsys, *arguments)
@@ -164,6 +170,52 @@ def test_warmup_fills_the_cache_once(tmp_path):
     assert [p.returncode for p in printed] == [0, 0], printed[0].stderr
     assert re.search(r"compiled \d+ kernels into", printed[0].stdout) and list(tmp_path.rglob("fill-*.pickle"))
     assert "nothing to compile" in printed[1].stdout
+
+
+needs_compiler = pytest.mark.skipif(not toolkit.HAS_COMPILER, reason="numba-cuda and cuda-core are not installed")
+
+
+@needs_compiler
+def test_warmup_compiles_cuda_kernels_without_a_gpu(tmp_path, monkeypatch, capsys):
+    """In processes of their own, which find what was compiled before; of all kernels two here, to save time."""
+    two, jobs = [], warmup_cuda.jobs
+
+    class Pool:
+        """The real one, but for the table."""
+
+        def __init__(self, pool):
+            self.submit = lambda f, *given: pool.submit(f, *given) if f is not jobs else self
+
+        def result(self):
+            table, folder = jobs(("float32",))
+            two[:] = [job for job in table if job[1] in ("fill", "relu")]
+            return two, folder
+
+    @contextlib.contextmanager
+    def compilers(real=warmup_cuda.compilers):
+        with real() as pool:
+            yield Pool(pool)
+
+    monkeypatch.setenv("MINIGRAD_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(warmup_cuda, "compilers", compilers)
+    printed = [run(capsys, "warmup", "--device", "cuda", "--architecture", "9.0") for _ in range(2)]
+    assert [status for status, *_ in printed] == [0, 0], printed
+    assert f"compiled {len(two)} kernels into {tmp_path}" in printed[0][1] and len(two) >= 2
+    assert "nothing to compile" in printed[1][1] and os.environ["MINIGRAD_CUDA"] == "emulate"
+    assert len(list((tmp_path / "cuda").glob("*.cubin"))) == len(two)
+
+
+@needs_compiler
+def test_warmup_knows_every_cuda_kernel():
+    from minigrad.kernels.cuda.kernel import KERNELS
+
+    tables = [warmup_cuda.jobs(dtypes)[0] for dtypes in (("float32",), ("float64",), ("float32", "float64"))]
+    assert len(tables[0]) + len(tables[1]) == len(tables[2]) == sum(len(kernel.examples) for kernel in KERNELS)
+
+
+def test_warmup_of_the_emulator_is_refused(capsys):
+    status, out, err = run(capsys, "warmup", "--device", "cuda")
+    assert status == 1 and one_sentence(err) and "the emulator (MINIGRAD_CUDA=emulate) compiles nothing" in err
 
 
 def test_what_is_being_compiled_is_shown_and_the_line_cleared():
