@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "batchnorm.md"
 
 REFERENCE, NJIT = "kernels/reference/batch_norm.py", "kernels/cpu/batch_norm.py"
+WINDOWS = "kernels/cpu/windows.py"
 OP, LAYER = "minigrad/ops/norm.py", "layers/norm.py"
 
 # Of every block of lines: (what it is, file, function or class, text that stands in one line of it).
@@ -61,6 +62,7 @@ LINES = {
         ("reference, by x", REFERENCE, "batch_norm_backward", "grad_x[...] ="),
         ("njit, (N, C): by x", NJIT, "_backward_rows", "target[i] = scale[i] *"),
         ("njit, images: by x", NJIT, "_backward_planes", "target[i] = scale * ((d -"),
+        ("vectors, with ReLU and pooling: by x", WINDOWS, "affine_windows_gradient", "results.append("),
     ),
 }
 
