@@ -115,7 +115,7 @@ def _affine(c, mean, variance, weight, bias, eps):
 def _correction(drift, count):
     """By how much a mean is off, from the sum of the deviations from it; 0 if it is infinite."""
     mean = drift / count
-    return mean if mean - mean == 0 else type(mean)(0)
+    return mean if finite(mean) else type(mean)(0)
 
 
 @inline
@@ -344,8 +344,8 @@ def _backward_planes(c, x, mean, variance, weight, bias, grad, grad_x, grad_weig
     line, image, back, result = scratch(eps, TILE), scratch(eps, TILE), scratch(eps, TILE), scratch(eps, TILE)
     affine = _affine(c, mean, variance, weight, bias, eps)
     middle, rstd, scale, shift = affine
-    if pool and (act == RELU or leaky and slope > 0) and finite(middle + scale + shift):
-        if pooled_gradient(c, x, affine, grad, grad_x, grad_weight, grad_bias, slope, shape, leaky):
+    if pool and act == RELU and finite(middle + scale + shift):
+        if pooled_gradient(c, x, affine, grad, grad_x, grad_weight, grad_bias, shape):
             return
     total, product, plain = 0.0, 0.0, act <= LEAKY_RELU and not pool
     many = tiles_across(shape[0], size[0]) * tiles_across(shape[2], size[1]) * tiles_across(shape[3], size[2])

@@ -26,7 +26,7 @@ def _row_of_windows(n, c, row, column, shape):
 
 @inline
 def _outside(row, height, width):
-    """The column behind the windows of a row; no window has the last of an odd number of rows."""
+    """The first column of a row that no window covers: 0 in the last of an odd number of rows."""
     return 0 if row + 1 == height and height % 2 else width & ~1
 
 
@@ -36,7 +36,7 @@ def finite(value):
 
 
 @inline
-def pooled_gradient(c, x, affine, grad, grad_x, grad_weight, grad_bias, slope, shape, leaky):
+def pooled_gradient(c, x, affine, grad, grad_x, grad_weight, grad_bias, shape):
     """Of channel c, whose affine map is (mean, 1 / deviation, scale, shift): see ``batch_norm_backward``.
 
     Returns False, with nothing done, where not all is finite: NaN is for the general way.
@@ -46,13 +46,11 @@ def pooled_gradient(c, x, affine, grad, grad_x, grad_weight, grad_bias, slope, s
     x, grad_x : array of N * C * H * W
     grad : array of N * C * (H // 2) * (W // 2)
     grad_weight, grad_bias : array of C
-    slope : float
-        Of the activation below zero, where it is `leaky`: positive.
     """
     batch, channels, height, width = shape
-    size, settings, sums = tile_size(height, width), scratch(slope, 6), scratch(slope, SUMS)
     middle, rstd, scale, shift = affine
-    settings[0], settings[1], settings[2], settings[3] = middle, scale, shift, slope
+    size, settings, sums = tile_size(height, width), scratch(middle, 5), scratch(middle, SUMS)
+    settings[0], settings[1], settings[2] = middle, scale, shift
     total, product, every = 0.0, 0.0, 0.0
     many = tiles_across(batch, size[0]) * tiles_across(height, size[1]) * tiles_across(width, size[2])
     for number in range(many):
@@ -62,7 +60,7 @@ def pooled_gradient(c, x, affine, grad, grad_x, grad_weight, grad_bias, slope, s
         for n in range(half[0], half[0] + half[3]):
             for r in range(half[1], half[1] + half[4]):
                 top, at = _row_of_windows(n, c, r, half[2], shape)
-                affine_windows_sums(x, top, top + width, half[5], grad, at, settings, leaky, sums)
+                affine_windows_sums(x, top, top + width, half[5], grad, at, settings, sums)
         for k in range(WIDEST):
             total += sums[k]
             product += sums[WIDEST + k]
@@ -79,11 +77,11 @@ def pooled_gradient(c, x, affine, grad, grad_x, grad_weight, grad_bias, slope, s
     grad_weight[c] = product * rstd
     T, count = x.dtype.type, batch * height * width
     offset, factor = T(total / count), T(product * rstd * rstd / count)
-    settings[4], settings[5] = offset, factor
+    settings[3], settings[4] = offset, factor
     for n in range(batch):
         for r in range(height // 2):
             top, at = _row_of_windows(n, c, r, 0, shape)
-            affine_windows_gradient(x, top, top + width, width // 2, grad, at, settings, leaky, grad_x)
+            affine_windows_gradient(x, top, top + width, width // 2, grad, at, settings, grad_x)
         for r in range(outside):
             row = ((n * channels + c) * height + r) * width
             for i in range(row + _outside(r, height, width), row + width):

@@ -145,14 +145,6 @@ class Emitter:
         """The mask where the scalar `flag` holds, else no lane."""
         return self.builder.select(flag, mask, ir.Constant(mask.type, [0] * self.lanes))
 
-    def only_if(self, flag, vector):
-        """The vector where the integer `flag` is 1, zeros where it is 0: without the branch that a select becomes."""
-        kind = ir.IntType(8 * self.itemsize)
-        bits = self.builder.neg(flag if self.itemsize == 8 else self.builder.trunc(flag, kind))
-        everywhere, integers = self.broadcast(self.builder.bitcast(bits, self.scalar)), ir.VectorType(kind, self.lanes)
-        both = [self.builder.bitcast(value, integers) for value in (vector, everywhere)]
-        return self.builder.bitcast(self.builder.and_(*both), self.vector)
-
     def _masked(self, name, result, arguments):
         pointer = self.vector.as_pointer()
         flags = ir.VectorType(ir.IntType(1), self.lanes)

@@ -19,8 +19,8 @@ def _over_windows(emit, count, step):
     """Call step(emit, j, rest) for vectors of windows j, j + 1, ... that cover all of them.
 
     Where the row is no multiple of the vector the last one goes back and overlaps the one before it, since a masked
-    store costs some 40 instructions without AVX-512; rows shorter than a vector are covered by two of half its size.
-    In rows shorter still `rest` windows are left for masks.
+    store costs some 40 instructions without AVX-512; rows shorter than a vector are covered by one or two of half its
+    size. In rows shorter still `rest` windows are left for masks.
     """
     builder = emit.builder
 
@@ -191,23 +191,22 @@ def spread_windows(emit, x, top, bottom, count, grad, at, out):
     _over_windows(emit, count, step)
 
 
-# Behind an affine map and a ReLU, plain or leaky: y = f(z), z = (x - middle) * scale + shift, all of them finite.
-# `affine` holds middle, scale, shift and the slope of f below zero, which is 0 where `leaky` is 0, else positive: f
-# never decreases, so of a window the element of the largest z is one of the largest y (another of them only where f is
-# flat, and the gradient 0).
+# Behind an affine map and a ReLU: y = max(z, 0), z = (x - middle) * scale + shift, all of them finite. `affine` holds
+# middle, scale and shift. Of a window the element of the largest z is the one of the largest y, unless that is 0 and
+# nobody has a gradient.
 
 
-def _affine_twin(x, top, bottom, count, grad, at, affine, leaky):
-    middle, scale, shift, slope = affine[:4]
+def _affine_twin(x, top, bottom, count, grad, at, affine):
+    middle, scale, shift = affine[:3]
     centred, above = [corner - middle for corner in _corners(x, top, bottom, count)], grad.reshape(-1)[at : at + count]
     best, winner = _winners_twin([corner * scale + shift for corner in centred])
-    return centred, winner, np.where(best <= 0, above * slope if leaky else 0, above)
+    return centred, winner, np.where(best <= 0, 0, above)
 
 
-def _through_affine(emit, x, top, bottom, grad, at, affine, leaky, j, rest):
+def _through_affine(emit, x, top, bottom, grad, at, affine, j, rest):
     """Of the windows of a vector: the elements less the middle, which of them replace those before, and the gradient
     by the largest z."""
-    builder, (middle, scale, shift, slope) = emit.builder, affine
+    builder, (middle, scale, shift) = emit.builder, affine
     elements = (*_pairs(emit, x, top, j, rest), *_pairs(emit, x, bottom, j, rest))
     centred = [builder.fsub(element, middle) for element in elements]
     best, *others = [emit.multiply_add(value, scale, shift) for value in centred]
@@ -217,34 +216,32 @@ def _through_affine(emit, x, top, bottom, grad, at, affine, leaky, j, rest):
         best = builder.select(replaces[-1], value, best)
     source = emit.at(grad, at, j)
     above = emit.load_vector(source) if rest is None else emit.load_masked(source, emit.mask(rest))
-    low = emit.only_if(leaky, builder.fmul(above, slope))
-    return centred, replaces, builder.select(builder.fcmp_ordered("<=", best, emit.zero), low, above)
+    return centred, replaces, builder.select(builder.fcmp_ordered("<=", best, emit.zero), emit.zero, above)
 
 
 def _constants(emit, affine, count):
     return [emit.broadcast(emit.builder.load(emit.at(affine, i))) for i in range(count)]
 
 
-def _affine_sums_twin(x, top, bottom, count, grad, at, affine, leaky, sums):
-    centred, winner, passed = _affine_twin(x, top, bottom, count, grad, at, affine, leaky)
+def _affine_sums_twin(x, top, bottom, count, grad, at, affine, sums):
+    centred, winner, passed = _affine_twin(x, top, bottom, count, grad, at, affine)
     sums[0] += passed.sum()
     sums[WIDEST] += (passed * np.choose(winner, centred)).sum()
     sums[2 * WIDEST] += sum(centred).sum()
 
 
 @vectorised(_affine_sums_twin)
-def affine_windows_sums(emit, x, top, bottom, count, grad, at, affine, leaky, sums):
+def affine_windows_sums(emit, x, top, bottom, count, grad, at, affine, sums):
     """Add up the gradient by z over the largest elements of the windows, its product with x - middle over the same, and
     x - middle over all elements, which tells whether they are finite.
 
     `grad` belongs to the largest y of each window. What is to be added up in the end is ``sums[:WIDEST]``, the next
     `WIDEST`, and the next.
     """
-    builder, lanes = emit.builder, ir.Constant(INDEX, emit.lanes)
-    constants = _constants(emit, affine, 4)
+    builder, lanes, constants = emit.builder, ir.Constant(INDEX, emit.lanes), _constants(emit, affine, 3)
 
     def step(j, rest):
-        centred, replaces, passed = _through_affine(emit, x, top, bottom, grad, at, constants, leaky, j, rest)
+        centred, replaces, passed = _through_affine(emit, x, top, bottom, grad, at, constants, j, rest)
         distance = centred[0]
         for taken, other in zip(replaces, centred[1:], strict=True):
             distance = builder.select(taken, other, distance)
@@ -262,32 +259,30 @@ def affine_windows_sums(emit, x, top, bottom, count, grad, at, affine, leaky, su
         step(done, builder.sub(count, done))  # nothing is stored under a mask
 
 
-def _affine_gradient_twin(x, top, bottom, count, grad, at, affine, leaky, out):
-    centred, winner, passed = _affine_twin(x, top, bottom, count, grad, at, affine, leaky)
-    scale, offset, factor = affine[1], affine[4], affine[5]
+def _affine_gradient_twin(x, top, bottom, count, grad, at, affine, out):
+    centred, winner, passed = _affine_twin(x, top, bottom, count, grad, at, affine)
+    scale, offset, factor = affine[1], affine[3], affine[4]
     for i, (corner, value) in enumerate(zip(_corners(out, top, bottom, count), centred, strict=True)):
         corner[...] = scale * ((np.where(winner == i, passed, 0) - offset) - value * factor)
 
 
 @vectorised(_affine_gradient_twin)
-def affine_windows_gradient(emit, x, top, bottom, count, grad, at, affine, leaky, out):
+def affine_windows_gradient(emit, x, top, bottom, count, grad, at, affine, out):
     """In `out`, laid out as `x`: ``scale * ((d - offset) - (x - middle) * factor)``, d the gradient by z.
 
     `grad` belongs to the largest y of each window, so d is 0 at the other elements. Offset and factor stand behind the
-    slope in `affine`.
+    shift in `affine`.
     """
-    builder = emit.builder
-    *given, offset, factor = _constants(emit, affine, 6)
+    builder, constants = emit.builder, _constants(emit, affine, 5)
 
     def step(emit, j, rest):
-        constants = [_first_lanes(emit, value) for value in (*given, offset, factor)]
-        centred, replaces, left = _through_affine(emit, x, top, bottom, grad, at, constants[:4], leaky, j, rest)
-        scale, off, times = constants[1], constants[4], builder.fneg(constants[5])
-        results = []
+        middle, scale, shift, offset, factor = [_first_lanes(emit, value) for value in constants]
+        centred, replaces, left = _through_affine(emit, x, top, bottom, grad, at, (middle, scale, shift), j, rest)
+        minus, results = builder.fneg(factor), []
         for taken, value in zip((*replaces[::-1], None), centred[::-1], strict=True):
             d = builder.select(taken, left, emit.zero) if taken else left
             left = builder.select(taken, emit.zero, left) if taken else left
-            results.append(builder.fmul(scale, emit.multiply_add(value, times, builder.fsub(d, off))))
+            results.append(builder.fmul(scale, emit.multiply_add(value, minus, builder.fsub(d, offset))))
         _put_pairs(emit, results[::-1], out, top, bottom, j, rest)
 
     _over_windows(emit, count, step)
