@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,6 +55,7 @@ def one_sentence(text):
     (["warmup", "--dtype", "int8"], "--dtype: invalid choice: 'int8'"),
     (["warmup", "--device", "cuda", "--architecture", "7.5"], "expected a compute capability of at least 8.0, got"),
     (["warmup", "--device", "cuda", "--architecture", "hopper"], "expected a compute capability.*, got 'hopper'"),
+    (["warmup", "--device", "cuda", "--dtype", "float64"], "minigrad warmup: --dtype goes with --device cpu"),
     (["warmup", "--architecture", "9.0"], "minigrad warmup: --architecture goes with --device cuda"),
 ])
 def test_a_wrong_command_line_is_one_sentence_and_status_2(capsys, arguments, sentence):
@@ -175,42 +177,78 @@ def test_warmup_fills_the_cache_once(tmp_path):
 needs_compiler = pytest.mark.skipif(not toolkit.HAS_COMPILER, reason="numba-cuda and cuda-core are not installed")
 
 
-@needs_compiler
-def test_warmup_compiles_cuda_kernels_without_a_gpu(tmp_path, monkeypatch, capsys):
-    """In processes of their own, which find what was compiled before; of all kernels two here, to save time."""
-    two, jobs = [], warmup_cuda.jobs
+@pytest.fixture
+def few_jobs(monkeypatch, tmp_path):
+    """`minigrad warmup` with a cache of its own, and of all CUDA kernels two, to save time."""
+    few = [job for job in warmup_cuda.jobs() if job[1] in ("fill", "relu")]
+    compilers, jobs = warmup_cuda.compilers, warmup_cuda.jobs
 
     class Pool:
         """The real one, but for the table."""
 
         def __init__(self, pool):
-            self.submit = lambda f, *given: pool.submit(f, *given) if f is not jobs else self
-
-        def result(self):
-            table, folder = jobs(("float32",))
-            two[:] = [job for job in table if job[1] in ("fill", "relu")]
-            return two, folder
+            self.submit = lambda f, *given: pool.submit(f, *given) if f is not jobs else SimpleNamespace(
+                result=lambda: few)
 
     @contextlib.contextmanager
-    def compilers(real=warmup_cuda.compilers):
-        with real() as pool:
+    def with_few_jobs():
+        with compilers() as pool:
             yield Pool(pool)
 
+    monkeypatch.setattr(warmup_cuda, "compilers", with_few_jobs)
     monkeypatch.setenv("MINIGRAD_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(warmup_cuda, "compilers", compilers)
-    printed = [run(capsys, "warmup", "--device", "cuda", "--architecture", "9.0") for _ in range(2)]
-    assert [status for status, *_ in printed] == [0, 0], printed
-    assert f"compiled {len(two)} kernels into {tmp_path}" in printed[0][1] and len(two) >= 2
-    assert "nothing to compile" in printed[1][1] and os.environ["MINIGRAD_CUDA"] == "emulate"
-    assert len(list((tmp_path / "cuda").glob("*.cubin"))) == len(two)
+    monkeypatch.delenv("MINIGRAD_CUDA")
+    return few
 
 
 @needs_compiler
-def test_warmup_knows_every_cuda_kernel():
-    from minigrad.kernels.cuda.kernel import KERNELS
+def test_warmup_compiles_cuda_kernels_without_a_gpu(few_jobs, tmp_path, capsys):
+    """In processes of their own, which find what was compiled before."""
+    printed = [run(capsys, "warmup", "--device", "cuda", "--architecture", "9.0") for _ in range(2)]
+    assert [status for status, *_ in printed] == [0, 0], printed
+    assert f"compiled {len(few_jobs)} kernels into {tmp_path}" in printed[0][1] and len(few_jobs) >= 3
+    assert "nothing to compile" in printed[1][1] and "MINIGRAD_CUDA" not in os.environ
+    assert len(list((tmp_path / "cuda").glob("*.cubin"))) == len(few_jobs)
 
-    tables = [warmup_cuda.jobs(dtypes)[0] for dtypes in (("float32",), ("float64",), ("float32", "float64"))]
-    assert len(tables[0]) + len(tables[1]) == len(tables[2]) == sum(len(kernel.examples) for kernel in KERNELS)
+
+@needs_compiler
+@pytest.mark.parametrize(("architecture", "folder", "sentence"), [
+    ("9.9", None, "warmup: there is no compute capability 9.9"), ("9.0", "a file", "a file/cuda cannot be written")])
+def test_what_stops_warmup_of_cuda_is_one_sentence(few_jobs, tmp_path, monkeypatch, capsys, architecture, folder,
+                                                   sentence):
+    if folder:
+        (tmp_path / folder).write_text("")
+        monkeypatch.setenv("MINIGRAD_CACHE_DIR", str(tmp_path / folder))
+    status, out, err = run(capsys, "warmup", "--device", "cuda", "--architecture", architecture)
+    assert status == 1 and one_sentence(err) and sentence in err, err
+
+
+@needs_compiler
+def test_warmup_knows_what_training_launches_on_cuda(monkeypatch):
+    import minigrad as mg
+    from minigrad.kernels.cuda.kernel import KERNELS, Kernel
+
+    known = {(name, types) for _, name, types in warmup_cuda.jobs()}
+    assert {name for name, _ in known} == {kernel.__name__.strip("_") for kernel in KERNELS}
+    launched, launch = set(), Kernel.launch
+
+    def noted(self, grid, block, *arguments):
+        launched.add((self.__name__.strip("_"), tuple([str(arguments[i].dtype) for i in self._plain])))
+        return launch(self, grid, block, *arguments)
+
+    monkeypatch.setattr(Kernel, "launch", noted)
+    nn = mg.layers
+    net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+                        nn.Dropout(), nn.Linear(18, 3)).to("cuda")
+    optimizers = mg.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), mg.optim.Adam(net.parameters())
+    x, labels = mg.randn(4, 1, 6, 6, device="cuda"), mg.tensor([0, 1, 2, 0], device="cuda")
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+        output = net(x)
+        mg.functional.cross_entropy(output, labels).backward()
+        optimizer.step()
+        (output.argmax(1) == labels).float().mean().item()
+    assert len(launched) > 15 and launched - known == set()
 
 
 def test_warmup_of_the_emulator_is_refused(capsys):

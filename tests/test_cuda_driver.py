@@ -7,13 +7,13 @@ import ctypes
 import importlib
 import sys
 import threading
-from types import SimpleNamespace
+from types import CellType, FunctionType, SimpleNamespace
 
 import numpy as np
 import pytest
 
 from minigrad.kernels.cuda import array, kernel, memory, toolkit
-from minigrad.kernels.cuda.language import Float, Int, Pointer, Unsigned, int64
+from minigrad.kernels.cuda.language import Float, Int, Pointer, Unsigned, device_function, int64
 
 if not toolkit.HAS_COMPILER:
     pytest.skip("numba-cuda and cuda-core are not installed", allow_module_level=True)
@@ -317,14 +317,57 @@ def test_compiled_and_cached(card, monkeypatch, tmp_path):
     for other in ((key, (8, 0)), ((np.dtype(np.float64),), (9, 0))):
         with pytest.raises(pytest.fail.Exception):
             compile_.compile_kernel(fill, *other)
-    monkeypatch.setattr(compile_, "surroundings", lambda: "another version, or an edit of a kernel")
-    with pytest.raises(pytest.fail.Exception):
-        compile_.compile_kernel(fill, key, (9, 0))
+
+
+@pytest.mark.parametrize(("where", "name", "value"), [
+    (None, "SOURCES", "edited"), (None, "compilers", lambda: "newer"), ("config", "OPT", 0),
+    ("config", "CUDA_DEBUGINFO_DEFAULT", 1)])
+def test_a_cubin_made_of_something_else_is_another(card, monkeypatch, where, name, value):
+    compile_ = importlib.import_module("minigrad.kernels.cuda.compile")
+    fill = next(k for k in kernel.KERNELS if k.__name__ == "_fill")
+    file = compile_.file_of(fill, (np.dtype(np.float32),), (9, 0))
+    monkeypatch.setattr(compile_.numba.config if where else compile_, name, value)
+    assert compile_.file_of(fill, (np.dtype(np.float32),), (9, 0)) != file
+
+
+def test_the_digest_of_the_sources_follows_them(card, monkeypatch, tmp_path):
+    compile_ = importlib.import_module("minigrad.kernels.cuda.compile")
+    monkeypatch.setattr(compile_, "__file__", str(tmp_path / "compile.py"))
+    digests = []
+    for text in ("x = 1", "x = 2", "x = 1"):
+        (tmp_path / "maps.py").write_text(text)
+        digests.append(compile_.digest_of_sources())
+    assert digests[0] == digests[2] != digests[1]
 
 
 def test_every_kernel_has_a_cubin_of_its_own(card):
     compile_ = importlib.import_module("minigrad.kernels.cuda.compile")
     assert len({repr((k.__name__, compile_.identity(k.function))) for k in kernel.KERNELS}) == len(kernel.KERNELS)
+
+
+def test_what_a_kernel_has_captured_tells_it_from_others(card):
+    compile_ = importlib.import_module("minigrad.kernels.cuda.compile")
+
+    def made(number):
+        @device_function
+        def add(x):
+            return x + number
+
+        return lambda x: add(x)
+
+    assert compile_.identity(made(1)) == compile_.identity(made(1)) != compile_.identity(made(2))
+
+
+def test_a_kernel_around_somebody_elses_function_is_not_ours(card):
+    """`map_two` is the project's own, what it is given here is not: edits of that would not be seen."""
+    compile_ = importlib.import_module("minigrad.kernels.cuda.compile")
+    assert all(compile_.is_ours(k.function) for k in kernel.KERNELS)
+    captured = next(k.function for k in kernel.KERNELS if k.function.__closure__)
+    foreign = device_function(lambda x: x)
+    copy = FunctionType(captured.__code__, captured.__globals__, captured.__name__, captured.__defaults__,
+                        tuple([CellType(foreign) for _ in captured.__closure__]))
+    copy.__module__ = captured.__module__
+    assert not compile_.is_ours(copy)
 
 
 def test_a_foreign_kernel_is_found_again_by_its_ptx(card, monkeypatch, tmp_path):
@@ -338,6 +381,9 @@ def test_a_foreign_kernel_is_found_again_by_its_ptx(card, monkeypatch, tmp_path)
 
         return kernel.Kernel(times, None, (), False)
 
+    linked, link = [], compile_.link
+    monkeypatch.setattr(compile_, "link", lambda *given: linked.append(given) or link(*given))
     key = (np.dtype(np.float32),)
     codes = [compile_.compile_kernel(scaled(factor), key, (9, 0)) for factor in (2, 2, 3)]
-    assert codes[0] == codes[1] and codes[0].cubin != codes[2].cubin and len(list((tmp_path / "cuda").iterdir())) == 2
+    assert codes[0] == codes[1] and codes[0].cubin != codes[2].cubin
+    assert len(linked) == 2 and len(list((tmp_path / "cuda").iterdir())) == 2

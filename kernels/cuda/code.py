@@ -48,8 +48,7 @@ class Report:
     slow_paths: list
     cubin: bytes = field(repr=False)
 
-    # Not made before somebody asks: half of a second for any kernel (a quarter more with dataflow analysis,
-    # which adds nothing to this text).
+    # Not made before somebody asks: 0.4 s for any kernel (0.7 with dataflow analysis, which adds nothing to this text).
     @functools.cached_property
     def sass(self):
         """The machine code as text; None where there is no disassembler."""

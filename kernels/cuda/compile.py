@@ -11,13 +11,14 @@ import hashlib
 import importlib.metadata
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numba
 import numpy as np
-from cuda.bindings import nvjitlink
+from cuda.bindings import nvjitlink, nvvm
 from cuda.core import Linker, LinkerOptions, ObjectCode
 from numba import cuda, types
 
@@ -110,40 +111,68 @@ def link(ptx, architecture, verbose=False):
 
 def compile_kernel(kernel, key, architecture):
     """The `Code` of a kernel for arrays of some types."""
-    target = min(tuple(architecture), NEWEST)
-    # What somebody else's kernel depends on is known from its PTX alone.
-    made_of = identity(kernel.function) if is_ours(kernel) else ptx_of(kernel, key, target)
-    text = repr((made_of, kernel.__name__, [str(dtype) for dtype in key], tuple(architecture), surroundings()))
-    digest = hashlib.sha256(text.encode()).hexdigest()[:32]
-    path = cache_folder() / f"{kernel.__name__.strip('_')}-{digest}.cubin"
+    file = file_of(kernel, key, architecture)
     try:
-        return Code(_entry(kernel), path.read_bytes())
+        return Code(_entry(kernel), file.read_bytes())
     except OSError:
-        cubin, _ = link(ptx_of(kernel, key, target), architecture)
-        _keep(path, cubin)
+        cubin, _ = link(ptx_of(kernel, key, _target(architecture)), architecture)
+        _keep(file, cubin)
         return Code(_entry(kernel), cubin)
 
 
-def is_ours(kernel):
-    return kernel.function.__module__.startswith(__package__)
+def file_of(kernel, key, architecture):
+    """Where the cubin is, or would be."""
+    # What somebody else's kernel depends on is known from its PTX alone.
+    ours = is_ours(kernel.function)
+    made_of = identity(kernel.function) if ours else ptx_of(kernel, key, _target(architecture))
+    text = repr((made_of, kernel.__name__, [str(dtype) for dtype in key], tuple(architecture), surroundings()))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:32]
+    return cache_folder() / f"{kernel.__name__.strip('_')}-{digest}.cubin"
+
+
+def _target(architecture):
+    return min(tuple(architecture), NEWEST)
+
+
+def _captured(function):
+    return [cell.cell_contents for cell in function.__closure__ or ()]
+
+
+def is_ours(function):
+    """Whether a kernel and the functions that it has captured are the project's own."""
+    return function.__module__.startswith(f"{__package__}.") and all(
+        is_ours(value.function) for value in _captured(function) if isinstance(value, parts.DeviceFunction))
 
 
 def identity(function):
     """What tells a function from others made of the same source: where it is defined, and what it has captured."""
-    captured = [cell.cell_contents for cell in function.__closure__ or ()]
     return function.__module__, function.__qualname__, [
         identity(value.function) if isinstance(value, parts.DeviceFunction) else (type(value).__name__, value)
-        for value in captured
+        for value in _captured(function)
     ]
 
 
-@functools.cache
-def surroundings():
-    """What every cubin depends on: the sources of the kernels, and what compiles them."""
+def digest_of_sources():
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
-    return digest.hexdigest(), nvjitlink.version(), [_version(package) for package in COMPILERS]
+    return digest.hexdigest()
+
+
+SOURCES = digest_of_sources()  # now: a process compiles what it has imported, whatever is edited meanwhile
+
+
+def surroundings():
+    """What every cubin depends on: the sources of the kernels, what compiles them, and Numba's settings."""
+    config = numba.config
+    return SOURCES, compilers(), config.OPT, config.CUDA_DEBUGINFO_DEFAULT
+
+
+@functools.cache
+def compilers():
+    """The versions of everything between a kernel's Python and its cubin."""
+    packages = [_version(package) for package in COMPILERS]
+    return sys.version, np.__version__, nvvm.version(), nvjitlink.version(), packages
 
 
 def _version(package):

@@ -7,11 +7,12 @@ from minigrad.cli import UsageError, warmup_cuda
 
 def add_options(parser):
     """Which element types to compile for, and for which device."""
-    parser.add_argument("--dtype", choices=("float32", "float64", "all"), default="float32",
-                        help="the element type (default: float32, what training uses)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="whose kernels (default: cpu)")
+    parser.add_argument("--dtype", choices=("float32", "float64", "all"),
+                        help="with --device cpu: the element type (default: float32, what training uses)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
+                        help="whose kernels (default: cpu); of cuda those that training with float32 uses")
     parser.add_argument("--architecture", type=warmup_cuda.compute_capability, metavar="X.Y",
-                        help="with --device cuda: the compute capability to compile for, 9.0 say, which needs no GPU "
+                        help="with --device cuda: the compute capability to compile for, for example 9.0; needs no GPU "
                         "(default: that of this machine's)")
 
 
@@ -22,23 +23,24 @@ def run(options):
 
     if options.architecture and options.device == "cpu":
         raise UsageError("minigrad warmup: --architecture goes with --device cuda")
+    if options.dtype and options.device == "cuda":
+        raise UsageError("minigrad warmup: --dtype goes with --device cpu")
     console = Console(highlight=False)
     progress = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                         console=console, transient=True, disable=not console.is_terminal)
     start = time.perf_counter()
-    dtypes = ("float32", "float64") if options.dtype == "all" else (options.dtype,)
     task = progress.add_task("starting", total=None)
     with progress:
         if options.device == "cuda":
-            count, folder = _cuda(dtypes, options.architecture, progress, task)
+            count, folder = _cuda(options.architecture, progress, task)
         else:
-            count, folder = _cpu(dtypes, progress, task)
+            count, folder = _cpu(options.dtype or "float32", progress, task)
     seconds = time.perf_counter() - start
     done = f"compiled {count} kernels into" if count else "nothing to compile, all is in"
     console.print(f"{done} {folder} ({seconds:.1f} s)", soft_wrap=True)
 
 
-def _cpu(dtypes, progress, task):
+def _cpu(dtype, progress, task):
     """Go through `minigrad.cli.warmup_table`; returns how many kernels were compiled, and where they are kept."""
     from minigrad.cli.warmup_table import rows
     from minigrad.compiling import Compilations
@@ -48,7 +50,7 @@ def _cpu(dtypes, progress, task):
         if name:
             progress.update(task, description=f"compiling {name} ({count})")
 
-    table = rows(dtypes)
+    table = rows(("float32", "float64") if dtype == "all" else (dtype,))
     progress.update(task, total=len(table))
     with Compilations(compile_listeners, show) as compilations:
         for name, work in table:
@@ -58,15 +60,14 @@ def _cpu(dtypes, progress, task):
     return len(compilations.names), cache_folder()
 
 
-def _cuda(dtypes, architecture, progress, task):
-    """Compile every CUDA kernel; returns as `_cpu`."""
+def _cuda(architecture, progress, task):
+    """Compile the CUDA kernels; returns as `_cpu`."""
     def show(name):
         progress.update(task, description=name, advance=1)
 
     target = warmup_cuda.capability(architecture)
     with warmup_cuda.compilers() as pool:
-        table, folder = pool.submit(warmup_cuda.jobs, dtypes).result()
-        before = len(list(folder.glob("*.cubin")))
+        table = pool.submit(warmup_cuda.jobs).result()
         progress.update(task, total=len(table))
-        warmup_cuda.compile_all(pool, table, target, show)
-    return len(list(folder.glob("*.cubin"))) - before, folder
+        results = warmup_cuda.compile_all(pool, table, target, show)
+    return sum([made for _, made in results]), results[0][0].parent

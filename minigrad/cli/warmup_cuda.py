@@ -1,14 +1,16 @@
-"""The CUDA kernels ahead of time, on all processors: for this machine's GPU, or for another one, without any."""
+"""The CUDA kernels ahead of time, by several processes: for this machine's GPU, or for another one, without any."""
 
 import argparse
 import contextlib
 import multiprocessing
 import os
 import re
+import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
-MOST = 8  # processes
-OLDEST = 8.0  # what the kernels' instructions take
+MOST = 8  # processes, each of which takes 0.3 GB
+OLDEST = 8.0  # the first compute capability that has the kernels' instructions
+BESIDE = {"eq": [("int64", "int64")], "fill": [("float64",)]}  # what training launches beside the kernels' examples
 
 
 def capability(text):
@@ -24,8 +26,10 @@ def capability(text):
     if os.environ.get("MINIGRAD_CUDA") == "emulate":
         raise RuntimeError("warmup: the emulator (MINIGRAD_CUDA=emulate) compiles nothing; --architecture 9.0 does, "
                            "for a GPU of that compute capability")
-    from minigrad.kernels.cuda.driver import ARCHITECTURE
-
+    try:
+        from minigrad.kernels.cuda.driver import ARCHITECTURE
+    except RuntimeError as error:
+        raise RuntimeError(f"{error}; minigrad warmup --architecture 9.0 compiles without one") from None
     return tuple(ARCHITECTURE)
 
 
@@ -36,8 +40,8 @@ def compute_capability(text):
     return text
 
 
-def jobs(dtypes):
-    """What there is to compile, and where it goes: (number of a kernel, its name, the types of its arrays), a folder.
+def jobs():
+    """What there is to compile: a list of (number of a kernel, its name, the types of its arrays).
 
     Raises
     ------
@@ -49,23 +53,39 @@ def jobs(dtypes):
 
     if not toolkit.HAS_COMPILER:
         raise RuntimeError(f"warmup: the packages numba-cuda and cuda-core are not installed; {toolkit.EXTRA}")
-    from minigrad.kernels.cuda.compile import cache_folder
-
-    wide = [dtype == "float64" for dtype in dtypes]
-    table = [(number, kernel.__name__.strip("_"), example) for number, kernel in enumerate(KERNELS)
-             for example in kernel.examples if ("float64" in example) in wide]
-    return table, cache_folder()
+    names = [kernel.__name__.strip("_") for kernel in KERNELS]
+    return [(number, name, example) for number, name in enumerate(names)
+            for example in (*KERNELS[number].examples, *BESIDE.get(name, ()))]
 
 
 def compile_one(job, target):
-    """Compile one kernel for arrays of some types, unless that is in the cache; in a process of its own."""
+    """Compile one kernel for arrays of some types, in a process of its own.
+
+    Returns
+    -------
+    file : pathlib.Path
+    made : bool
+        Whether it was not in the cache.
+    """
     import numpy as np
 
-    from minigrad.kernels.cuda.compile import compile_kernel
+    from minigrad.kernels.cuda.compile import compile_kernel, file_of
     from minigrad.kernels.cuda.kernel import KERNELS
 
     number, _, example = job
-    compile_kernel(KERNELS[number], tuple([np.dtype(name) for name in example]), target)
+    arguments = KERNELS[number], tuple([np.dtype(name) for name in example]), target
+    file = file_of(*arguments)
+    if file.exists():
+        return file, False
+    try:
+        compile_kernel(*arguments)
+    except Exception as error:
+        if "UNRECOGNIZED_ARCH" in str(error):
+            raise RuntimeError(f"warmup: there is no compute capability {'.'.join(map(str, target))}") from None
+        raise
+    if not file.exists():
+        raise OSError(f"warmup: the folder {file.parent} cannot be written")
+    return file, True
 
 
 @contextlib.contextmanager
@@ -73,7 +93,9 @@ def compilers():
     """A pool of processes that define the kernels without a GPU."""
     outside = os.environ.get("MINIGRAD_CUDA")
     os.environ["MINIGRAD_CUDA"] = "emulate"  # who compiles needs no GPU
-    pool = ProcessPoolExecutor(min(MOST, os.cpu_count() or 1), multiprocessing.get_context("spawn"))
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    pool = ProcessPoolExecutor(min(MOST, processors), multiprocessing.get_context("spawn"),
+                               initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
     try:
         yield pool
     finally:
@@ -84,9 +106,10 @@ def compilers():
             os.environ["MINIGRAD_CUDA"] = outside
 
 
-def compile_all(pool, table, target, compiled):
-    """Compile a table of `jobs`, calling ``compiled(name)`` after each."""
-    waiting = {pool.submit(compile_one, job, target): job[1] for job in table}
+def compile_all(pool, table, target, show):
+    """Compile a table of `jobs`, calling ``show(name)`` after each; returns what `compile_one` did."""
+    waiting, results = {pool.submit(compile_one, job, target): job[1] for job in table}, []
     for done in as_completed(waiting):
-        done.result()
-        compiled(waiting[done])
+        results.append(done.result())
+        show(waiting[done])
+    return results

@@ -1,6 +1,6 @@
 """docs/cuda-kernels.md says what the kernels are compiled to today, so that a change is seen in review.
 
-Here for it asks for what test_cuda_code has asked for: in one process (of 20 minutes) nothing is compiled again.
+In this folder because it needs the reports that test_cuda_code makes: in one process nothing is compiled twice.
 """
 
 import importlib.util

@@ -49,6 +49,15 @@ for dtype in TYPES:
         if GRADIENTS:
             compare("conv2d_grad_input", (grad, weight), x.shape, numbers)
         compare("conv2d_grad_weight", (grad, x), weight.shape, numbers)
+    for size in (2, 3, 6, 8, 14, 18, 33, 40):  # of 1 to 20 windows a row
+        x, one, grad = draw(3, 2, size, size), np.ones(2, dtype), draw(3, 2, size // 2, size // 2)
+        results = []
+        for kernels in (cpu, reference):
+            results.append([np.empty_like(x), np.empty(2, dtype), np.empty(2, dtype)])
+            kernels.batch_norm_backward(x, 0 * one, one, -one, one, grad, *results[-1], 0.0, 0, 0.0, 1)
+        tolerance = 1e-4 if dtype == np.float32 else 1e-11
+        for got, exact in zip(*results):
+            np.testing.assert_allclose(got, exact, rtol=tolerance, atol=tolerance)
 print(simd.VECTOR_BYTES)
 """
 
