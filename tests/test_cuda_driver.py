@@ -14,6 +14,7 @@ import pytest
 
 from minigrad.kernels.cuda import array, kernel, memory, toolkit
 from minigrad.kernels.cuda.language import Float, Int, Pointer, Unsigned, device_function, int64
+from minigrad.kernels.sources import digest_of_sources
 
 if not toolkit.HAS_COMPILER:
     pytest.skip("numba-cuda and cuda-core are not installed", allow_module_level=True)
@@ -320,7 +321,7 @@ def test_compiled_and_cached(card, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("where", "name", "value"), [
-    (None, "SOURCES", "edited"), (None, "compilers", lambda: "newer"), ("config", "OPT", 0),
+    (None, "SOURCES", "edited"), (None, "versions", lambda: "newer"), ("config", "OPT", 0),
     ("config", "CUDA_DEBUGINFO_DEFAULT", 1)])
 def test_a_cubin_made_of_something_else_is_another(card, monkeypatch, where, name, value):
     compile_ = importlib.import_module("minigrad.kernels.cuda.compile")
@@ -330,13 +331,11 @@ def test_a_cubin_made_of_something_else_is_another(card, monkeypatch, where, nam
     assert compile_.file_of(fill, (np.dtype(np.float32),), (9, 0)) != file
 
 
-def test_the_digest_of_the_sources_follows_them(card, monkeypatch, tmp_path):
-    compile_ = importlib.import_module("minigrad.kernels.cuda.compile")
-    monkeypatch.setattr(compile_, "__file__", str(tmp_path / "compile.py"))
+def test_the_digest_of_the_sources_follows_them(tmp_path):
     digests = []
     for text in ("x = 1", "x = 2", "x = 1"):
         (tmp_path / "maps.py").write_text(text)
-        digests.append(compile_.digest_of_sources())
+        digests.append(digest_of_sources(tmp_path))
     assert digests[0] == digests[2] != digests[1]
 
 

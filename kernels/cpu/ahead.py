@@ -26,8 +26,12 @@ def count():
         return int(chosen)
     if multiprocessing.parent_process():  # one of many, perhaps
         return 0
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST, processors - 1)
+    return min(MOST, usable_processors() - 1)
+
+
+def usable_processors():
+    """How many processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_python(executable):

@@ -10,7 +10,7 @@ float64 across them. What the activation and the pooling did is recomputed in th
 import numpy as np
 
 from minigrad.kernels.cpu import vector_math
-from minigrad.kernels.cpu.batch_norm_pool import finite, pooled_gradient
+from minigrad.kernels.cpu.batch_norm_pool import pooled_gradient
 from minigrad.kernels.cpu.compile import chosen, inline, kernel
 from minigrad.kernels.cpu.elementwise import PARALLEL
 from minigrad.kernels.cpu.image_tiles import (
@@ -26,7 +26,7 @@ from minigrad.kernels.cpu.image_tiles import (
 )
 from minigrad.kernels.cpu.parallel import flat, parallel_for, parallel_kernel, scratch
 from minigrad.kernels.cpu.reduction import deviations_from, squares_about
-from minigrad.kernels.cpu.vector_math import strict
+from minigrad.kernels.cpu.vector_math import finite, strict
 from minigrad.kernels.cpu.windows import max_windows, spread_windows
 
 RELU, LEAKY_RELU, SIGMOID, TANH, SILU = 0, 1, 2, 3, 4  # without an activation: LEAKY_RELU of slope 1
@@ -344,9 +344,8 @@ def _backward_planes(c, x, mean, variance, weight, bias, grad, grad_x, grad_weig
     line, image, back, result = scratch(eps, TILE), scratch(eps, TILE), scratch(eps, TILE), scratch(eps, TILE)
     affine = _affine(c, mean, variance, weight, bias, eps)
     middle, rstd, scale, shift = affine
-    if pool and act == RELU and finite(middle + scale + shift):
-        if pooled_gradient(c, x, affine, grad, grad_x, grad_weight, grad_bias, shape):
-            return
+    if pool and act == RELU and pooled_gradient(c, x, affine, grad, grad_x, grad_weight, grad_bias, shape):
+        return
     total, product, plain = 0.0, 0.0, act <= LEAKY_RELU and not pool
     many = tiles_across(shape[0], size[0]) * tiles_across(shape[2], size[1]) * tiles_across(shape[3], size[2])
     for number in range(many):

@@ -7,12 +7,13 @@ between these steps, as other activations have them in ``batch_norm``, the kerne
 """
 
 from minigrad.kernels.cpu.compile import inline
+from minigrad.kernels.cpu.emitter import MOST_LANES
 from minigrad.kernels.cpu.image_tiles import pooled_tile, tile_at, tile_size, tiles_across
 from minigrad.kernels.cpu.parallel import scratch
-from minigrad.kernels.cpu.vector_math import strict
-from minigrad.kernels.cpu.windows import WIDEST, affine_windows_gradient, affine_windows_sums
+from minigrad.kernels.cpu.vector_math import finite
+from minigrad.kernels.cpu.windows import affine_windows_gradient, affine_windows_sums
 
-SUMS = 3 * WIDEST
+SUMS = 3 * MOST_LANES
 
 
 @inline
@@ -30,16 +31,11 @@ def _outside(row, height, width):
     return 0 if row + 1 == height and height % 2 else width & ~1
 
 
-@strict
-def finite(value):
-    return value - value == 0
-
-
 @inline
 def pooled_gradient(c, x, affine, grad, grad_x, grad_weight, grad_bias, shape):
     """Of channel c, whose affine map is (mean, 1 / deviation, scale, shift): see ``batch_norm_backward``.
 
-    Returns False, with nothing done, where not all is finite: NaN is for the general way.
+    Returns False, with nothing written, where not all is finite: NaN is for the general way.
 
     Parameters
     ----------
@@ -61,17 +57,17 @@ def pooled_gradient(c, x, affine, grad, grad_x, grad_weight, grad_bias, shape):
             for r in range(half[1], half[1] + half[4]):
                 top, at = _row_of_windows(n, c, r, half[2], shape)
                 affine_windows_sums(x, top, top + width, half[5], grad, at, settings, sums)
-        for k in range(WIDEST):
+        for k in range(MOST_LANES):
             total += sums[k]
-            product += sums[WIDEST + k]
-            every += sums[2 * WIDEST + k]
+            product += sums[MOST_LANES + k]
+            every += sums[2 * MOST_LANES + k]
     outside = height if height % 2 or width % 2 else 0  # rows to look at for elements that no window covers
     for n in range(batch):
         for r in range(outside):
             row = ((n * channels + c) * height + r) * width
             for i in range(row + _outside(r, height, width), row + width):
                 every += x[i] - middle
-    if not finite(every):
+    if not finite(every + scale + shift):
         return False
     grad_bias[c] = total
     grad_weight[c] = product * rstd

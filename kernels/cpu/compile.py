@@ -10,7 +10,6 @@ every failure as "not cached".
 import ast
 import contextlib
 import functools
-import gc
 import hashlib
 import inspect
 import os
@@ -28,6 +27,7 @@ from numba.core.caching import _Cache
 from numba.core.compiler import Compiler, CompileResult
 from numba.core.serialize import dumps
 
+from minigrad.kernels.collection import without_collection
 from minigrad.kernels.cpu import ahead
 from minigrad.kernels.cpu.claims import PATIENCE, claim, is_held, release
 from minigrad.kernels.cpu.fingerprint import fingerprint
@@ -182,16 +182,12 @@ class KernelCompiler(Compiler):
     """
 
     def compile_extra(self, function):
-        enabled = gc.isenabled()
-        gc.disable()
         try:
-            return super().compile_extra(function)
+            with without_collection():
+                return super().compile_extra(function)
         except BaseException:
             release()
             raise
-        finally:
-            if enabled:
-                gc.enable()
 
 
 def kernel(function=None, *, name=None):

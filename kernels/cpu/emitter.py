@@ -29,6 +29,7 @@ def _vector_bytes():
 
 
 VECTOR_BYTES = _vector_bytes()
+MOST_LANES = 16  # of any processor: float32 with AVX-512
 _features = llvm.get_host_cpu_features()
 # Masked loads and stores are single instructions at no extra cost with AVX-512; elsewhere whole tiles avoid them.
 FREE_MASKS = bool(_features.get("avx512vl"))

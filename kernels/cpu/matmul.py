@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from minigrad.kernels.cpu.compile import chosen, inline
+from minigrad.kernels.cpu.emitter import MOST_LANES
 from minigrad.kernels.cpu.gemm_tiles import (
     BIAS,
     DOT_COLUMNS,
@@ -45,7 +46,6 @@ LINE_DEPTH = 8  # rows of b that are multiplied in one pass over the row of the 
 LINE_VECTORS = 2  # of a row of the output that stays in registers instead: 1 x 2048 x 10 in 3.3 us, not 8
 LINE_COLUMNS = 2048  # of that row: they stay in the first cache
 MULTIPLYING, PACKING, TRANSPOSING = 6, 2, 4  # cycles per step of the depth: of a tile, of its operands
-MOST_LANES = 16  # float32 with AVX-512
 VECTOR, DOTS, LINE, NARROW, TILES = range(5)  # ways to compute a product
 NOTHING = {4: np.empty(0, np.float32), 8: np.empty(0, np.float64)}  # the bias of a product without one, by itemsize
 THREADS = numba.config.NUMBA_NUM_THREADS  # there are never more

@@ -30,6 +30,12 @@ def strict(function):
     return numba.njit(function, **STRICT)
 
 
+@strict
+def finite(value):
+    """Neither infinite nor NaN."""
+    return value - value == 0
+
+
 _BITS = {types.float32: types.int32, types.float64: types.int64}
 _FLOATS = {bits: number for number, bits in _BITS.items()}
 

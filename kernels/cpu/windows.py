@@ -10,9 +10,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-from minigrad.kernels.cpu.emitter import INDEX, vectorised
-
-WIDEST = 16  # lanes of the widest vector
+from minigrad.kernels.cpu.emitter import INDEX, MOST_LANES, vectorised
 
 
 def _over_windows(emit, count, step):
@@ -226,8 +224,8 @@ def _constants(emit, affine, count):
 def _affine_sums_twin(x, top, bottom, count, grad, at, affine, sums):
     centred, winner, passed = _affine_twin(x, top, bottom, count, grad, at, affine)
     sums[0] += passed.sum()
-    sums[WIDEST] += (passed * np.choose(winner, centred)).sum()
-    sums[2 * WIDEST] += sum(centred).sum()
+    sums[MOST_LANES] += (passed * np.choose(winner, centred)).sum()
+    sums[2 * MOST_LANES] += sum(centred).sum()
 
 
 @vectorised(_affine_sums_twin)
@@ -235,8 +233,8 @@ def affine_windows_sums(emit, x, top, bottom, count, grad, at, affine, sums):
     """Add up the gradient by z over the largest elements of the windows, its product with x - middle over the same, and
     x - middle over all elements, which tells whether they are finite.
 
-    `grad` belongs to the largest y of each window. What is to be added up in the end is ``sums[:WIDEST]``, the next
-    `WIDEST`, and the next.
+    `grad` belongs to the largest y of each window. What is to be added up in the end is ``sums[:MOST_LANES]``, the next
+    `MOST_LANES`, and the next.
     """
     builder, lanes, constants = emit.builder, ir.Constant(INDEX, emit.lanes), _constants(emit, affine, 3)
 
@@ -248,7 +246,7 @@ def affine_windows_sums(emit, x, top, bottom, count, grad, at, affine, sums):
         a, b, c, d = centred
         every = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
         for number, value in enumerate((passed, builder.fmul(passed, distance), every)):
-            target = emit.at(sums, number * WIDEST)
+            target = emit.at(sums, number * MOST_LANES)
             emit.store_vector(builder.fadd(emit.load_vector(target), value), target)
 
     whole = builder.sdiv(count, lanes)

@@ -4,9 +4,7 @@ Cubins are kept on disk, under a name made of all that they depend on, so that a
 nothing: Numba takes a second or two from a kernel to its PTX, the linker a tenth of that.
 """
 
-import contextlib
 import functools
-import gc
 import hashlib
 import importlib.metadata
 import os
@@ -22,8 +20,10 @@ from cuda.bindings import nvjitlink, nvvm
 from cuda.core import Linker, LinkerOptions, ObjectCode
 from numba import cuda, types
 
+from minigrad.kernels.collection import without_collection
 from minigrad.kernels.cuda import parts
 from minigrad.kernels.cuda.specialise import specialise
+from minigrad.kernels.sources import digest_of_sources
 
 COMPILERS = ("numba", "llvmlite", "numba-cuda", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink")
 NEWEST = (8, 0)
@@ -79,7 +79,7 @@ def _signature(kernel, key):
 def ptx_of(kernel, key, target=NEWEST):
     """The PTX of a kernel for a compute capability."""
     function = _for_numba(kernel.function, _numba_type(kernel.element_type(key)))
-    with _without_collection():
+    with without_collection():  # ten kernels take 11.0 s rather than 13.5
         ptx = cuda.compile_ptx(function, _signature(kernel, key), cc=target)[0]
     # Numba's name for the entry counts what was compiled before: with ours the text is the same in every process.
     return ptx.replace(re.search(r"\.entry\s+_ZN(\S+?)\(", ptx).group(1), _entry(kernel)[len("_ZN") :])
@@ -87,18 +87,6 @@ def ptx_of(kernel, key, target=NEWEST):
 
 def _entry(kernel):
     return "_ZN_minigrad_" + kernel.__name__.strip("_")
-
-
-@contextlib.contextmanager
-def _without_collection():
-    """Numba makes many objects and little garbage: the PTX of ten kernels takes 11.0 s rather than 13.5."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def link(ptx, architecture, verbose=False):
@@ -152,24 +140,18 @@ def identity(function):
     ]
 
 
-def digest_of_sources():
-    digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-SOURCES = digest_of_sources()  # now: a process compiles what it has imported, whatever is edited meanwhile
+# Now: a process compiles what it has imported, whatever is edited meanwhile.
+SOURCES = digest_of_sources(Path(__file__).parent)
 
 
 def surroundings():
     """What every cubin depends on: the sources of the kernels, what compiles them, and Numba's settings."""
     config = numba.config
-    return SOURCES, compilers(), config.OPT, config.CUDA_DEBUGINFO_DEFAULT
+    return SOURCES, versions(), config.OPT, config.CUDA_DEBUGINFO_DEFAULT
 
 
 @functools.cache
-def compilers():
+def versions():
     """The versions of everything between a kernel's Python and its cubin."""
     packages = [_version(package) for package in COMPILERS]
     return sys.version, np.__version__, nvvm.version(), nvjitlink.version(), packages

@@ -29,6 +29,7 @@ def collect():
 
     import minigrad
     from minigrad.kernels.cpu import compile as compiler
+    from minigrad.kernels.cpu.ahead import usable_processors
 
     features = llvmlite.binding.get_host_cpu_features()
     folder = compiler.cache_folder()
@@ -40,7 +41,7 @@ def collect():
         "processor": f"{_processor()}, LLVM calls it {llvmlite.binding.get_host_cpu_name()}",
         "vector features": ", ".join(name for name in VECTOR_FEATURES if features.get(name)) or "none",
         "lane width": _lanes(),
-        "cores": f"{os.cpu_count()} in the machine, {_usable_cores()} for this process",
+        "cores": f"{os.cpu_count()} in the machine, {usable_processors()} for this process",
         "threads": f"{numba.get_num_threads()} of at most {numba.config.NUMBA_NUM_THREADS}",
         "threading layer": _threading_layer(),
         "cache folder": _cache(folder),
@@ -82,10 +83,6 @@ def _output(*command):
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
-
-
-def _usable_cores():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _lanes():

@@ -2,11 +2,9 @@
 
 import argparse
 import contextlib
-import multiprocessing
 import os
 import re
 import signal
-from concurrent.futures import ProcessPoolExecutor, as_completed
 
 MOST = 8  # processes, each of which takes 0.3 GB
 OLDEST = 8.0  # the first compute capability that has the kernels' instructions
@@ -91,10 +89,14 @@ def compile_one(job, target):
 @contextlib.contextmanager
 def compilers():
     """A pool of processes that define the kernels without a GPU."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    from minigrad.kernels.cpu.ahead import usable_processors
+
     outside = os.environ.get("MINIGRAD_CUDA")
     os.environ["MINIGRAD_CUDA"] = "emulate"  # who compiles needs no GPU
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = ProcessPoolExecutor(min(MOST, processors), multiprocessing.get_context("spawn"),
+    pool = ProcessPoolExecutor(min(MOST, usable_processors()), multiprocessing.get_context("spawn"),
                                initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
     try:
         yield pool
@@ -108,6 +110,8 @@ def compilers():
 
 def compile_all(pool, table, target, show):
     """Compile a table of `jobs`, calling ``show(name)`` after each; returns what `compile_one` did."""
+    from concurrent.futures import as_completed
+
     waiting, results = {pool.submit(compile_one, job, target): job[1] for job in table}, []
     for done in as_completed(waiting):
         results.append(done.result())

@@ -5,7 +5,6 @@ emulator, since a process without a GPU cannot import the CUDA kernels otherwise
 """
 
 import functools
-import hashlib
 import json
 import os
 import subprocess
@@ -13,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from minigrad.kernels.sources import digest_of_sources
 from minigrad.study.kept import kept
 
 ARCHITECTURE, OLDER = (9, 0), (8, 0)
@@ -77,11 +77,7 @@ def _key():
     """A hash of the CUDA kernels' sources."""
     import minigrad.kernels
 
-    folder = Path(minigrad.kernels.__file__).parent / "cuda"
-    digest = hashlib.sha256(str(VERSION).encode())
-    for file in sorted(folder.glob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:20]
+    return f"{VERSION}-{digest_of_sources(Path(minigrad.kernels.__file__).parent / 'cuda')[:20]}"
 
 
 def _told(name):
