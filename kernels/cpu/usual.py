@@ -10,14 +10,8 @@ from numba import types
 
 from minigrad.kernels.cpu import loss
 from minigrad.kernels.cpu.activation import relu, relu_grad
-from minigrad.kernels.cpu.batch_norm import (
-    backward_of_planes,
-    backward_of_rows,
-    forward_of_planes,
-    forward_of_rows,
-    statistics_of_planes,
-    statistics_of_rows,
-)
+from minigrad.kernels.cpu.batch_norm import backward_of_planes, forward_of_planes, statistics_of_planes
+from minigrad.kernels.cpu.batch_norm_rows import backward_of_rows, forward_of_rows, statistics_of_rows
 from minigrad.kernels.cpu.claims import claim, release
 from minigrad.kernels.cpu.conv_grad import correlate_grad_weight
 from minigrad.kernels.cpu.launch import dispatcher_of
