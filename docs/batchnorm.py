@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "batchnorm.md"
 
 REFERENCE, NJIT = "kernels/reference/batch_norm.py", "kernels/cpu/batch_norm.py"
-WINDOWS = "kernels/cpu/windows.py"
+FORMULAS, ROWS, WINDOWS = (f"kernels/cpu/{name}.py" for name in ("batch_norm_formulas", "batch_norm_rows", "windows"))
 OP, LAYER = "minigrad/ops/norm.py", "layers/norm.py"
 
 # Of every block of lines: (what it is, file, function or class, text that stands in one line of it).
@@ -26,22 +26,22 @@ LINES = {
         ("Function", OP, "BatchNorm", "k.batch_norm_statistics("),
         ("reference, mean", REFERENCE, "batch_norm_statistics", "mean[...] ="),
         ("reference, variance", REFERENCE, "batch_norm_statistics", "variance[...] ="),
-        ("njit, (N, C): mean", NJIT, "statistics_of_rows", "deviations_from("),
-        ("njit, (N, C): variance", NJIT, "statistics_of_rows", "squares_about("),
+        ("njit, (N, C): mean", ROWS, "statistics_of_rows", "deviations_from("),
+        ("njit, (N, C): variance", ROWS, "statistics_of_rows", "squares_about("),
         ("njit, images: mean so far", NJIT, "_plane_statistics", "center += "),
         ("njit, images: squares so far", NJIT, "_plane_statistics", "squares += "),
     ),
     "normalise": (
         ("Function", OP, "BatchNorm", "kernels.batch_norm_forward("),
         ("reference", REFERENCE, "_normalised", "y = (x -"),
-        ("njit, 1 / deviation", NJIT, "_rstd", "return"),
-        ("njit, (N, C)", NJIT, "_forward_rows", "target[i] = (source[i]"),
+        ("njit, 1 / deviation", FORMULAS, "rstd_of", "return"),
+        ("njit, (N, C)", ROWS, "_forward_rows", "target[i] = (source[i]"),
         ("njit, images", NJIT, "_normalise", "target[i] = (source[i]"),
     ),
     "scale": (
         ("reference, gamma", REFERENCE, "_normalised", "y = y * "),
         ("reference, beta", REFERENCE, "_normalised", "return y + "),
-        ("njit, (N, C)", NJIT, "_patterns", "scale[k] = _rstd"),
+        ("njit, (N, C)", ROWS, "_affine", "scale[k] = rstd * weight"),
         ("njit, images", NJIT, "_affine", "scale = rstd * weight[c]"),
     ),
     "running": (
@@ -60,7 +60,7 @@ LINES = {
         ("reference, by beta", REFERENCE, "batch_norm_backward", "grad_bias[...] ="),
         ("reference, by gamma", REFERENCE, "batch_norm_backward", "grad_weight[...] ="),
         ("reference, by x", REFERENCE, "batch_norm_backward", "grad_x[...] ="),
-        ("njit, (N, C): by x", NJIT, "_backward_rows", "target[i] = scale[i] *"),
+        ("njit, (N, C): by x", ROWS, "_center_rows", "target[i] = scale[i] *"),
         ("njit, images: by x", NJIT, "_backward_planes", "target[i] = scale * ((d -"),
         ("vectors, with ReLU and pooling: by x", WINDOWS, "affine_windows_gradient", "results.append("),
     ),

@@ -1,21 +1,26 @@
 """Batch normalisation of rows: images of one pixel, the (N, C) of an MLP, and an activation behind it.
 
 Rows of channels go through a strip of channels at a time, some rows of it together, with as many copies of what its
-channels are normalised with: loops are long then, whatever the number of channels.
+channels are normalised with: loops are long then, whatever the number of channels. Parts of the rows are tasks of their
+own, whose sums are added up in order: how many depends on the shape alone.
 """
 
 import numpy as np
 
 from minigrad.kernels.cpu.batch_norm_formulas import LEAKY_RELU, SIGMOID, TANH, activate, derive, rectified, rstd_of
 from minigrad.kernels.cpu.compile import inline
-from minigrad.kernels.cpu.elementwise import PARALLEL
-from minigrad.kernels.cpu.image_tiles import TILE, tiles_across
+from minigrad.kernels.cpu.image_tiles import tiles_across
 from minigrad.kernels.cpu.parallel import flat, parallel_for, parallel_kernel, scratch
 from minigrad.kernels.cpu.reduction import deviations_from, squares_about
 from minigrad.kernels.cpu.vector_math import finite, strict
 
 STRIP = 256  # channels side by side of a task
+TILE = 512  # elements of the rows that go together, at most
+TILES = 8  # of a part at least: with two or three large ones, copies of what a few rows need take longer than the rows
 ROWS = 64  # tiles added up in the array's type
+PARTS = 8  # of the rows at most, those of all strips together
+PART = 3000  # elements of a part at least; 60 x 100 with sigmoid takes one thread 7 us forward, 12 back
+SUMS = 2 * PARTS * STRIP  # two of each channel and part
 
 
 @strict
@@ -38,33 +43,51 @@ def statistics_of_rows(x, mean, variance):
 
 
 @inline
-def _patterns(start, width, rows, mean, variance, weight, bias, eps, middle, scale, shift):
-    """What a strip of channels is normalised with, as long as a tile of `rows` rows."""
-    one = type(eps)(1)
-    for k in range(width):
-        middle[k] = mean[start + k]
-        scale[k] = rstd_of(variance[start + k], eps) * (weight[start + k] if weight.size else one)
-        shift[k] = bias[start + k] if bias.size else type(eps)(0)
-    for r in range(1, rows):
-        for k in range(width):
-            middle[r * width + k] = middle[k]
-            scale[r * width + k] = scale[k]
-            shift[r * width + k] = shift[k]
+def _strip(number, strips, channels, share):
+    """A strip of channels, and the rows of a tile of them, which is dense: (first channel, channels, rows)."""
+    width = tiles_across(channels, strips)
+    start = number * width
+    width = min(width, channels - start)
+    return start, width, max(1, min(TILE // max(1, width), share // TILES)) if strips == 1 else 1
 
 
 @inline
-def _strip(number, channels):
-    """A strip of channels, and the rows of a tile of them, which is dense: (first channel, channels, rows)."""
-    start = number * STRIP
-    return start, min(STRIP, channels - start), TILE // channels if channels <= STRIP else 1
+def _cut(batch, channels):
+    """Into how many strips of channels and parts of their rows x is cut, and the rows of a part."""
+    strips = tiles_across(channels, STRIP)
+    share = tiles_across(batch, max(1, min(batch * channels // PART, PARTS // max(1, strips))))
+    return strips, tiles_across(batch, share), share
+
+
+@inline
+def _repeat(line, width, rows):
+    """Copy the first `width` elements behind themselves, `rows` of them altogether."""
+    first = line[:width]
+    for r in range(1, rows):
+        copy = line[r * width : (r + 1) * width]
+        for k in range(width):
+            copy[k] = first[k]
+
+
+@inline
+def _affine(start, width, mean, variance, weight, bias, middle, scale, shift, eps):
+    """Of each channel of a strip: (x - middle) * scale + shift is its affine map."""
+    for k in range(width):
+        rstd = rstd_of(variance[start + k], eps)
+        middle[k] = mean[start + k]
+        scale[k] = rstd * weight[start + k] if weight.size else rstd
+        shift[k] = bias[start + k] if bias.size else type(eps)(0)
 
 
 @inline
 def _forward_rows(task, x, mean, variance, weight, bias, out, eps, slope, shape, act):
     batch, channels, strips, share = shape
-    start, width, rows = _strip(task % strips, channels)
+    start, width, rows = _strip(task % strips, strips, channels, share)
     middle, scale, shift = scratch(eps, TILE), scratch(eps, TILE), scratch(eps, TILE)
-    _patterns(start, width, min(rows, batch), mean, variance, weight, bias, eps, middle, scale, shift)
+    _affine(start, width, mean, variance, weight, bias, middle, scale, shift, eps)
+    _repeat(middle, width, rows)
+    _repeat(scale, width, rows)
+    _repeat(shift, width, rows)
     first, last, leaky = task // strips * share, min((task // strips + 1) * share, batch), act == LEAKY_RELU
     for n in range(first, last, rows):
         at, count = n * channels + start, min(rows, last - n) * width
@@ -81,27 +104,31 @@ def _forward_rows(task, x, mean, variance, weight, bias, out, eps, slope, shape,
 @parallel_kernel
 def forward_of_rows(x, mean, variance, weight, bias, out, eps, act, slope):
     batch, channels = x.shape[:2]
-    T, strips, share = x.dtype.type, tiles_across(channels, STRIP), max(1, ROWS * TILE // channels)
+    T, (strips, parts, share) = x.dtype.type, _cut(batch, channels)
     shape = batch, channels, strips, share
     arguments = flat(x), mean, variance, weight, bias, flat(out), T(eps), T(slope), shape, act
-    parallel_for(_forward_rows, tiles_across(batch, share) * strips, x.size >= PARALLEL, arguments)
+    parallel_for(_forward_rows, strips * parts, parts > 1, arguments)
 
 
 @inline
-def _backward_rows(strip, x, mean, variance, weight, bias, grad, grad_x, grad_weight, grad_bias, eps, slope, shape,
-                   act):
-    batch, channels = shape
-    start, width, rows = _strip(strip, channels)
-    rows = min(rows, batch)
+def _derive_rows(task, x, mean, variance, weight, bias, grad, grad_x, grad_weight, grad_bias, partials, eps, slope,
+                 shape, act):
+    """The gradient before the activation of a part of the rows of a strip, into grad_x, and its sums."""
+    batch, channels, strips, parts, share = shape
+    start, width, rows = _strip(task % strips, strips, channels, share)
     middle, scale, shift, line = scratch(eps, TILE), scratch(eps, TILE), scratch(eps, TILE), scratch(eps, TILE)
     total, product, wide = scratch(eps, TILE), scratch(eps, TILE), np.float64(0)
     totals, products = scratch(wide, STRIP), scratch(wide, STRIP)
-    _patterns(start, width, rows, mean, variance, weight, bias, eps, middle, scale, shift)
+    _affine(start, width, mean, variance, weight, bias, middle, scale, shift, eps)
+    _repeat(middle, width, rows)
+    _repeat(scale, width, rows)
+    _repeat(shift, width, rows)
     for k in range(width):
         totals[k] = 0.0
         products[k] = 0.0
-    for block in range(0, batch, ROWS * rows):
-        last = min(block + ROWS * rows, batch)
+    end = min((task // strips + 1) * share, batch)
+    for block in range(task // strips * share, end, ROWS * rows):
+        last = min(block + ROWS * rows, end)
         for i in range(rows * width):
             total[i] = 0.0
             product[i] = 0.0
@@ -122,25 +149,55 @@ def _backward_rows(strip, x, mean, variance, weight, bias, grad, grad_x, grad_we
                 totals[k] += total[r * width + k]
                 products[k] += product[r * width + k]
     for k in range(width):
+        if parts == 1:
+            grad_bias[start + k] = totals[k]
+            grad_weight[start + k] = products[k] * rstd_of(variance[start + k], eps)
+        else:
+            at = task // strips * 2 * channels + start + k
+            partials[at] = totals[k]
+            partials[at + channels] = products[k]
+
+
+@inline
+def _center_rows(task, x, mean, variance, weight, grad_x, grad_weight, grad_bias, eps, shape):
+    """What goes by way of the mean and the variance, in place: scale (grad_x - offset - factor (x - mean))."""
+    batch, channels, strips, parts, share = shape
+    start, width, rows = _strip(task % strips, strips, channels, share)
+    middle, scale, offset, factor = scratch(eps, TILE), scratch(eps, TILE), scratch(eps, TILE), scratch(eps, TILE)
+    for k in range(width):
         rstd = rstd_of(variance[start + k], eps)
-        grad_bias[start + k] = totals[k]
-        grad_weight[start + k] = products[k] * rstd
-        total[k] = totals[k] / batch
-        product[k] = products[k] * rstd * rstd / batch
-    for r in range(1, rows):
-        for k in range(width):
-            total[r * width + k] = total[k]
-            product[r * width + k] = product[k]
-    for n in range(0, batch, rows):
-        at, count = n * channels + start, min(rows, batch - n) * width
+        middle[k] = mean[start + k]
+        scale[k] = rstd * weight[start + k] if weight.size else rstd
+        offset[k] = grad_bias[start + k] / batch
+        factor[k] = grad_weight[start + k] * rstd / batch
+    _repeat(middle, width, rows)
+    _repeat(scale, width, rows)
+    _repeat(offset, width, rows)
+    _repeat(factor, width, rows)
+    last = min((task // strips + 1) * share, batch)
+    for n in range(task // strips * share, last, rows):
+        at, count = n * channels + start, min(rows, last - n) * width
         source, target = x[at : at + count], grad_x[at : at + count]
         for i in range(count):
-            target[i] = scale[i] * ((target[i] - total[i]) - (source[i] - middle[i]) * product[i])
+            target[i] = scale[i] * ((target[i] - offset[i]) - (source[i] - middle[i]) * factor[i])
 
 
 @parallel_kernel
 def backward_of_rows(x, mean, variance, weight, bias, grad, grad_x, grad_weight, grad_bias, eps, act, slope):
-    T, channels = x.dtype.type, x.shape[1]
-    arguments = (flat(x), mean, variance, weight, bias, flat(grad), flat(grad_x), grad_weight, grad_bias, T(eps),
-                 T(slope), x.shape[:2], act)
-    parallel_for(_backward_rows, tiles_across(channels, STRIP), x.size >= PARALLEL, arguments)
+    batch, channels = x.shape[:2]
+    T, (strips, parts, share) = x.dtype.type, _cut(batch, channels)
+    shape, parallel, partials = (batch, channels, strips, parts, share), parts > 1, scratch(0.0, SUMS)
+    values, result = flat(x), flat(grad_x)
+    parallel_for(_derive_rows, strips * parts, parallel, (
+        values, mean, variance, weight, bias, flat(grad), result, grad_weight, grad_bias, partials, T(eps), T(slope),
+        shape, act))
+    if parts > 1:
+        for c in range(channels):
+            total, product = 0.0, 0.0
+            for part in range(parts):
+                total += partials[2 * part * channels + c]
+                product += partials[(2 * part + 1) * channels + c]
+            grad_bias[c] = total
+            grad_weight[c] = product * rstd_of(variance[c], T(eps))
+    parallel_for(_center_rows, strips * parts, parallel, (
+        values, mean, variance, weight, result, grad_weight, grad_bias, T(eps), shape))

@@ -1,11 +1,11 @@
 """Matrix products: tiles of the output that stay in registers, on operands that are packed only where it pays.
 
-Three ways. Few rows times rows (a small batch through Linear, and matrix-vector products) are dot products of the
-operands as they lie; one or two rows times a matrix walk through its rows once. Else `a` is read by broadcast and `b`
-in vectors of neighbouring columns. What is large, and a `b` whose columns are no neighbours, is packed: each share of
-the output packs what it needs, when it needs it, into a piece of scratch memory of its own. Ragged columns are covered
-by a vector that starts early and writes the same values once more. Every element of the output is summed in the same
-order on any number of threads.
+Three ways (`product_plan` chooses). Rows times rows (a small batch through Linear, and matrix-vector products) are dot
+products of the operands as they lie, if that takes less than to transpose one; one or two rows times a matrix walk
+through its rows once. Else `a` is read by broadcast and `b` in vectors of neighbouring columns. What is large, and a
+`b` whose columns are no neighbours, is packed: each share of the output packs what it needs, when it needs it, into a
+piece of scratch memory of its own. Ragged columns are covered by a vector that starts early and writes the same values
+once more. Every element of the output is summed in the same order on any number of threads.
 """
 
 import numba
@@ -29,26 +29,31 @@ from minigrad.kernels.cpu.gemm_tiles import (
     narrow_tile,
 )
 from minigrad.kernels.cpu.parallel import flat, merged, parallel_for, parallel_kernel, scratch, thread_count
+from minigrad.kernels.cpu.product_plan import (
+    BLOCK,
+    DEPTH,
+    LINE,
+    MULTIPLYING,
+    NARROW,
+    PACKING,
+    TILES,
+    TRANSPOSING,
+    VECTOR,
+    WIDE,
+    planning,
+)
 from minigrad.kernels.cpu.simd import VECTOR_BYTES, copy_block, copy_vector, keep_scalar, lanes_of, transpose_whole
 
-DEPTH = 512  # of a slice: two vectors of columns of b, 32 KiB; 256 and 384 are within 5 %, none of them always ahead
-BLOCK = 16  # row tiles of a block: its slice of a, 192 KiB, stays in the second cache
-WIDE = 64  # pairs of vectors of columns of which a slice is packed at a time: 2 MiB, in the third cache
 TOGETHER = 4  # panels of b that are packed at a time
 PARALLEL_WORK = 400_000  # multiply-adds: 60 x 100 x 100 takes 16 us on one thread, 9.4 on two that are awake
-LARGE_A = 10_000  # elements of a transposed a from which on packing it pays; 1024 cubed: 45 as it lies, 62 packed
-LARGE_B = 40_000  # elements of b from which on packing pays with many rows
-LONG, BROAD = 1024, 512  # depth, columns from which on other a are packed: 2048 cubed on one thread 7 % faster
-MANY = 100  # rows of the output
-DOT_MAX = 32  # rows or columns of the output up to which no packing is repaid
-LINES = 2  # rows of the output up to which rows are multiplied one at a time
 LINE_DEPTH = 8  # rows of b that are multiplied in one pass over the row of the output
 LINE_VECTORS = 2  # of a row of the output that stays in registers instead: 1 x 2048 x 10 in 3.3 us, not 8
 LINE_COLUMNS = 2048  # of that row: they stay in the first cache
-MULTIPLYING, PACKING, TRANSPOSING = 6, 2, 4  # cycles per step of the depth: of a tile, of its operands
-VECTOR, DOTS, LINE, NARROW, TILES = range(5)  # ways to compute a product
 NOTHING = {4: np.empty(0, np.float32), 8: np.empty(0, np.float64)}  # the bias of a product without one, by itemsize
 THREADS = numba.config.NUMBA_NUM_THREADS  # there are never more
+
+_vectors, _tiles, _pitch, _way, _packing, _area = planning(inline)
+_, _, _, way, packing, area = planning(lambda function: function)  # for Python
 
 _wide_tile = broadcast_tile(TILE_ROWS, TILE_VECTORS)
 _later_tile = broadcast_tile(TILE_ROWS, TILE_VECTORS, late=True)
@@ -61,15 +66,13 @@ _copy_vector = copy_vector()
 _transpose = transpose_whole()
 
 
+@inline
 def _column(v, n, lanes):
     """First column of vector v: the last one starts early, but not before 0."""
     return max(min(v * lanes, n - lanes), 0)
 
 
-def _vectors(n, lanes):
-    return (n + lanes - 1) // lanes
-
-
+@inline
 def _units(n, lanes):
     """Pairs of vectors of columns, as shares are cut from them.
 
@@ -79,50 +82,10 @@ def _units(n, lanes):
     return max(n // (TILE_VECTORS * lanes), 1) if n % lanes else (_vectors(n, lanes) + 1) // TILE_VECTORS
 
 
+@inline
 def _whole_rows(n, k, lanes):
     """Rows of a matrix of k rows, n apart, at which a vector ends inside of it."""
     return k if n >= lanes else max(k - (lanes - 1) // n, 0)
-
-
-def _tiles(m):
-    return (m + TILE_ROWS - 1) // TILE_ROWS
-
-
-def _pitch(k, lanes):
-    """Elements from row to row of a packed slice of a: not a power of two, for rows then share sets of the cache."""
-    return min(k, DEPTH) + lanes
-
-
-def _way(sizes, steps, lanes):
-    """How a product of these sizes is computed."""
-    batch_a, batch_b, m, n, k = sizes
-    a_row, a_depth, b_column, b_depth = steps
-    if n == 1 and m >= DOT_COLUMNS and a_depth == 1:
-        return VECTOR
-    if a_depth == 1 and b_depth == 1 and min(m, n) <= DOT_MAX and n >= DOT_COLUMNS:
-        return DOTS
-    if m <= LINES and b_column == 1:
-        return LINE if n >= lanes else NARROW
-    return TILES
-
-
-def _packing(sizes, steps, lanes):
-    """Whether a and b are packed."""
-    batch_a, batch_b, m, n, k = sizes
-    a_row, a_depth, b_column, b_depth = steps
-    packed_a = (m * k >= LARGE_A and n >= TILE_VECTORS * lanes) if a_row == 1 else k >= LONG and n >= BROAD
-    packed_b = b_column != 1 or (n >= lanes and n * k >= LARGE_B and m >= MANY)
-    return packed_a, packed_b
-
-
-def _area(sizes, packed, lanes):
-    """Elements of scratch memory that a share packs into: for its slice of a, and altogether."""
-    batch_a, batch_b, m, n, k = sizes
-    packed_a, packed_b = packed
-    width = TILE_VECTORS * lanes
-    area_a = min(_tiles(m), BLOCK) * TILE_ROWS * _pitch(k, lanes) if packed_a else 0
-    area_b = max(min(n // width, WIDE) * min(k, DEPTH), k) * width if packed_b else 0
-    return area_a, area_a + area_b
 
 
 def _workspace(sizes, steps, itemsize):
@@ -133,12 +96,6 @@ def _workspace(sizes, steps, itemsize):
         return 0
     shares = THREADS if max(batch_a, batch_b) * m * n * k >= PARALLEL_WORK else 1
     return shares * area(sizes, packing(sizes, steps, lanes), lanes)[1]
-
-
-way, packing, area = _way, _packing, _area  # for Python; what follows is compiled
-_column, _vectors, _units, _whole_rows = inline(_column), inline(_vectors), inline(_units), inline(_whole_rows)
-_tiles, _pitch = inline(_tiles), inline(_pitch)
-_way, _packing, _area = inline(_way), inline(_packing), inline(_area)
 
 
 @inline
@@ -312,16 +269,15 @@ def _grid(sizes, steps, packed, lanes, threads):
 
 @inline
 def _dot_share(task, tasks, a, b, bias, out, sizes):
-    """One share of the columns of one product of rows by rows."""
+    """One share of the tiles of one product of rows by rows: those of neighbouring columns, as `out` is used next."""
     batch_a, batch_b, m, n, k = sizes
     batch, share = task // tasks, task % tasks
     a_at, b_at, out_at = (batch if batch_a > 1 else 0) * m * k, (batch if batch_b > 1 else 0) * n * k, batch * m * n
-    groups = (n + DOT_COLUMNS - 1) // DOT_COLUMNS
-    for group in range(share * groups // tasks, (share + 1) * groups // tasks):
-        column = min(group * DOT_COLUMNS, n - DOT_COLUMNS)
-        for row in range(0, m, DOT_ROWS):
-            _dot_tile(a, a_at + row * k, k, b, b_at + column * k, k, k, bias, column, BIAS if bias.size else ZERO,
-                      out, out_at + row * n + column, n, m - row)
+    down, across = (m + DOT_ROWS - 1) // DOT_ROWS, (n + DOT_COLUMNS - 1) // DOT_COLUMNS
+    for tile in range(share * down * across // tasks, (share + 1) * down * across // tasks):
+        row, column = tile % down * DOT_ROWS, min(tile // down * DOT_COLUMNS, n - DOT_COLUMNS)
+        _dot_tile(a, a_at + row * k, k, b, b_at + column * k, k, k, bias, column, BIAS if bias.size else ZERO,
+                  out, out_at + row * n + column, n, m - row)
 
 
 @inline

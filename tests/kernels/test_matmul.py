@@ -108,6 +108,18 @@ def test_scratch_memory_is_not_overrun(rng):
             assert (work[:, :, size:] == 7).all()
 
 
+def test_asking_for_the_size_of_scratch_memory_compiles_nothing(monkeypatch):
+    """Python called compiled functions for it, which took the first large product of a process 0.4 s."""
+    module = sys.modules["minigrad.kernels.cpu.matmul"]
+    compiled = [name for name, value in vars(module).items() if isinstance(value, numba.core.dispatcher.Dispatcher)]
+    assert numba.config.DISABLE_JIT or {"_way", "_tiles", "_area"} <= set(compiled)
+    for name in compiled:
+        monkeypatch.setattr(module, name, None)
+    assert cpu.linear_forward_workspace((60, 100), (100, 100), 4) > 0
+    assert cpu.linear_forward_workspace((60, 784), (100, 784), 4) == 0
+    assert cpu.matmul_workspace((64, 256), (64, 784), 1, 0, 4) > 0
+
+
 @BOTH
 @pytest.mark.parametrize("columns", [1, 2, 3, 5, 7, 9, 10, 15, 17])
 def test_few_columns_write_nothing_beside_the_output(dtype, columns, rng):

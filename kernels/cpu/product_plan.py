@@ -1,0 +1,91 @@
+"""How a matrix product is computed: in which of five ways, what of it is packed, and how much memory that takes.
+
+Python asks to allocate the scratch memory, the kernel to do it: `planning` makes the same functions for either. Python
+must not call the compiled ones: they are compiled anew in every process, for 0.4 s.
+"""
+
+from minigrad.kernels.cpu.gemm_tiles import DOT_COLUMNS, DOT_ROWS, TILE_ROWS, TILE_VECTORS
+from minigrad.kernels.cpu.simd import VECTOR_BYTES
+
+DEPTH = 512  # of a slice: two vectors of columns of b, 32 KiB; 256 and 384 are within 5 %, none of them always ahead
+BLOCK = 16  # row tiles of a block: its slice of a, 192 KiB, stays in the second cache
+WIDE = 64  # pairs of vectors of columns of which a slice is packed at a time: 2 MiB, in the third cache
+LARGE_A = 10_000  # elements of a transposed a from which on packing it pays; 1024 cubed: 45 as it lies, 62 packed
+LARGE_B = 40_000  # elements of b from which on packing pays with many rows
+LONG, BROAD = 1024, 512  # depth, columns from which on other a are packed: 2048 cubed on one thread 7 % faster
+MANY = 100  # rows of the output
+LINES = 2  # rows of the output up to which rows are multiplied one at a time
+MULTIPLYING, PACKING, TRANSPOSING = TILE_ROWS, 2, 8  # cycles per step of the depth: of a tile, of its operands
+DOTTING, FARTHER = 6, 7  # cycles per vector of the depth of a dot tile; if its rows do not fit into the first cache
+STARTING = 40  # cycles to begin and end a tile of either kind, and a panel
+FIRST_CACHE = 32768
+VECTOR, DOTS, LINE, NARROW, TILES = range(5)  # ways to compute a product
+
+
+def planning(compiled):
+    """The functions that plan a product, each passed through `compiled`.
+
+    The sizes of a product are those of the batches of its operands, M, N and K; the steps those from row to row of a,
+    along its depth, from column to column of b and along its depth.
+    """
+
+    @compiled
+    def vectors(n, lanes):
+        return (n + lanes - 1) // lanes
+
+    @compiled
+    def tiles(m):
+        return (m + TILE_ROWS - 1) // TILE_ROWS
+
+    @compiled
+    def pitch(k, lanes):
+        """Elements from row to row of a packed slice of a: no power of two, for rows then share sets of the cache."""
+        return min(k, DEPTH) + lanes
+
+    @compiled
+    def dots_pay(m, n, k, lanes):
+        """Whether rows times rows take less as dot products than transposed for tiles.
+
+        One thread, AVX2, time of tiles by that of dot products: 60 x 784 x 100 1.15, 16 x 784 x 100 1.4, 64 x 128 x 10
+        1.1; 64 x 100 x 100 0.8, 100 x 100 x 16 0.8, 64 x 2048 x 100 0.9, 16 x 10 x 1000 0.3. A single vector of columns
+        takes its tiles as long as two.
+        """
+        near = k * (DOT_ROWS + DOT_COLUMNS) <= FIRST_CACHE // (VECTOR_BYTES // lanes)
+        dots = ((m + DOT_ROWS - 1) // DOT_ROWS) * ((n + DOT_COLUMNS - 1) // DOT_COLUMNS)
+        one = vectors(k, lanes) * (DOTTING if near else FARTHER) + STARTING
+        column = tiles(m) * (MULTIPLYING * k + STARTING) + TRANSPOSING * k + STARTING
+        return TILE_VECTORS * dots * one <= max(vectors(n, lanes), TILE_VECTORS) * column
+
+    @compiled
+    def way(sizes, steps, lanes):
+        """How a product of these sizes is computed."""
+        batch_a, batch_b, m, n, k = sizes
+        a_row, a_depth, b_column, b_depth = steps
+        if n == 1 and m >= DOT_COLUMNS and a_depth == 1:
+            return VECTOR
+        if a_depth == 1 and b_depth == 1 and n >= DOT_COLUMNS and dots_pay(m, n, k, lanes):
+            return DOTS
+        if m <= LINES and b_column == 1:
+            return LINE if n >= lanes else NARROW
+        return TILES
+
+    @compiled
+    def packing(sizes, steps, lanes):
+        """Whether a and b are packed."""
+        batch_a, batch_b, m, n, k = sizes
+        a_row, a_depth, b_column, b_depth = steps
+        packed_a = (m * k >= LARGE_A and n >= TILE_VECTORS * lanes) if a_row == 1 else k >= LONG and n >= BROAD
+        packed_b = b_column != 1 or (n >= lanes and n * k >= LARGE_B and m >= MANY)
+        return packed_a, packed_b
+
+    @compiled
+    def area(sizes, packed, lanes):
+        """Elements of scratch memory that a share packs into: for its slice of a, and altogether."""
+        batch_a, batch_b, m, n, k = sizes
+        packed_a, packed_b = packed
+        width = TILE_VECTORS * lanes
+        area_a = min(tiles(m), BLOCK) * TILE_ROWS * pitch(k, lanes) if packed_a else 0
+        area_b = max(min(n // width, WIDE) * min(k, DEPTH), k) * width if packed_b else 0
+        return area_a, area_a + area_b
+
+    return vectors, tiles, pitch, way, packing, area
