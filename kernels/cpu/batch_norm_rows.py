@@ -55,8 +55,9 @@ def _strip(number, strips, channels, share):
 def _cut(batch, channels):
     """Into how many strips of channels and parts of their rows x is cut, and the rows of a part."""
     strips = tiles_across(channels, STRIP)
-    share = tiles_across(batch, max(1, min(batch * channels // PART, PARTS // max(1, strips))))
-    return strips, tiles_across(batch, share), share
+    parts = max(1, min(batch * channels // PART, PARTS // max(1, strips)))
+    share = max(1, tiles_across(batch, parts))
+    return strips, max(1, tiles_across(batch, share)), share
 
 
 @inline
@@ -107,7 +108,7 @@ def forward_of_rows(x, mean, variance, weight, bias, out, eps, act, slope):
     T, (strips, parts, share) = x.dtype.type, _cut(batch, channels)
     shape = batch, channels, strips, share
     arguments = flat(x), mean, variance, weight, bias, flat(out), T(eps), T(slope), shape, act
-    parallel_for(_forward_rows, strips * parts, parts > 1, arguments)
+    parallel_for(_forward_rows, strips * parts, x.size >= 2 * PART, arguments)
 
 
 @inline
@@ -186,7 +187,7 @@ def _center_rows(task, x, mean, variance, weight, grad_x, grad_weight, grad_bias
 def backward_of_rows(x, mean, variance, weight, bias, grad, grad_x, grad_weight, grad_bias, eps, act, slope):
     batch, channels = x.shape[:2]
     T, (strips, parts, share) = x.dtype.type, _cut(batch, channels)
-    shape, parallel, partials = (batch, channels, strips, parts, share), parts > 1, scratch(0.0, SUMS)
+    shape, parallel, partials = (batch, channels, strips, parts, share), x.size >= 2 * PART, scratch(0.0, SUMS)
     values, result = flat(x), flat(grad_x)
     parallel_for(_derive_rows, strips * parts, parallel, (
         values, mean, variance, weight, bias, flat(grad), result, grad_weight, grad_bias, partials, T(eps), T(slope),
