@@ -1,8 +1,8 @@
 """Batch normalisation of rows: images of one pixel, the (N, C) of an MLP, and an activation behind it.
 
-Rows of channels go through a strip of channels at a time, some rows of it together, with as many copies of what its
-channels are normalised with: loops are long then, whatever the number of channels. Parts of the rows are tasks of their
-own, whose sums are added up in order: how many depends on the shape alone.
+Rows of channels go through a strip of channels at a time, some rows of it together if there are many, with as many
+copies of what its channels are normalised with: loops are long then, also of few channels. Parts of the rows are tasks
+of their own, whose sums are added up in order: how many depends on the shape alone.
 """
 
 import numpy as np

@@ -1,9 +1,9 @@
 """Matrix products: tiles of the output that stay in registers, on operands that are packed only where it pays.
 
-Three ways (`product_plan` chooses). Rows times rows (a small batch through Linear, and matrix-vector products) are dot
-products of the operands as they lie, if that takes less than to transpose one; one or two rows times a matrix walk
-through its rows once. Else `a` is read by broadcast and `b` in vectors of neighbouring columns. What is large, and a
-`b` whose columns are no neighbours, is packed: each share of the output packs what it needs, when it needs it, into a
+Three kinds of ways (`product_plan` chooses). Rows times rows (a small batch through Linear, and matrix-vector products)
+are dot products of the operands as they lie, if that takes less than to transpose one; one or two rows times a matrix
+walk through its rows once. Else `a` is read by broadcast and `b` in vectors of neighbouring columns. What is large, and
+a `b` whose columns are no neighbours, is packed: each share of the output packs what it needs, when it needs it, into a
 piece of scratch memory of its own. Ragged columns are covered by a vector that starts early and writes the same values
 once more. Every element of the output is summed in the same order on any number of threads.
 """

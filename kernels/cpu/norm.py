@@ -2,18 +2,13 @@
 
 import numpy as np
 
+from minigrad.kernels.cpu.batch_norm_formulas import rstd_of
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.elementwise import BLOCK, PARALLEL
 from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel, scratch
-from minigrad.kernels.cpu.vector_math import strict
 
 STRIP = 64  # columns that a task takes side by side
 ROWS = 64  # rows summed in the array's type
-
-
-@strict
-def _rstd(variance, eps):
-    return type(variance)(1) / np.sqrt(variance + eps)
 
 
 @inline
@@ -27,7 +22,7 @@ def _layer_norm_rows(block, x, weight, bias, out, mean, rstd, eps, shape):
         middle, total = total / T(length), T(0)
         for i in range(length):
             total += (row[i] - middle) * (row[i] - middle)
-        scale = _rstd(total / T(length), eps)
+        scale = rstd_of(total / T(length), eps)
         mean[m] = middle
         rstd[m] = scale
         if weight.size > 0 and bias.size > 0:

@@ -23,14 +23,21 @@ VECTOR = VECTOR_BYTES // 4
 # Columns that a task takes side by side, at most. 64, a tile of maxima with AVX2, are too few of a row for memory to be
 # read ahead: with them (100, 100, 100) took two Zen 3 cores 2.2 times as long, the gradient 1.6 times.
 STRIP = 512
+NARROW, FEW = 128, 4  # columns of a strip at least, where there are fewer tasks than that
 
 _row_maxima, _row_sums, _column_maxima = rows_tile(MAX), rows_tile(SUM), columns_tile(MAX)
 
 
 @inline
-def _strip(block, inner):
+def _strips(rows, inner):
+    """Into how many strips of columns each of `rows` matrices is cut: few of them into more, for several threads."""
+    return max((inner + STRIP - 1) // STRIP, min(FEW // max(1, rows), inner // NARROW))
+
+
+@inline
+def _strip(block, rows, inner):
     """The matrix and the columns of a task: (number of the matrix, first column, columns)."""
-    strips = (inner + STRIP - 1) // STRIP
+    strips = _strips(rows, inner)
     width = (inner + strips - 1) // strips
     start = block % strips * width
     return block // strips, start, min(width, inner - start)
@@ -158,7 +165,7 @@ def normaliser(kind):
         rows, length = shape
         zero, one, wide = x.dtype.type(0), x.dtype.type(1), COLUMN_VECTORS * lanes_of(x)
         shift, total = scratch(zero, STRIP), scratch(zero, STRIP)
-        m, start, width = _strip(block, inner)
+        m, start, width = _strip(block, rows, inner)
         first = m * length * inner + start
         if width >= wide:
             for begin in range(0, width, wide):
@@ -214,7 +221,7 @@ def normaliser(kind):
     @merged
     def of_columns(x, out):
         rows, length, inner = x.shape
-        tasks = rows * ((inner + STRIP - 1) // STRIP)
+        tasks = rows * _strips(rows, inner)
         parallel_for(columns, tasks, x.size >= PARALLEL_COSTLY, (flat(x), flat(out), (rows, length), inner))
 
     return of_rows, of_columns
@@ -268,7 +275,7 @@ def gradient(name, product, value):
     def columns(block, y, grad, out, shape, inner):
         rows, length = shape
         total = scratch(y.dtype.type(0), STRIP)
-        m, start, width = _strip(block, inner)
+        m, start, width = _strip(block, rows, inner)
         first = m * length * inner + start
         for k in range(width):
             total[k] = 0.0
@@ -287,7 +294,7 @@ def gradient(name, product, value):
         arguments = (y.reshape(y.size), grad.reshape(y.size), out.reshape(y.size), (rows, length))
         parallel = y.size >= PARALLEL_COSTLY
         if inner != 1:
-            parallel_for(columns, rows * ((inner + STRIP - 1) // STRIP), parallel, (*arguments, inner))
+            parallel_for(columns, rows * _strips(rows, inner), parallel, (*arguments, inner))
         else:
             count = max(1, BLOCK // max(1, length))
             parallel_for(rows_task, (rows + count - 1) // count, parallel, (*arguments, count))

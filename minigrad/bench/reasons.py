@@ -9,7 +9,7 @@ REASONS = (
     (r"^first training step .*, nothing cached",
      "minigrad compiles its kernels from Python on this machine; the other libraries' came compiled"),
     (r"^(gemm (16|32|64) x \2 x|gemm 60 x 100 x 10\b|linear \(60, 100\) -> 10\b)",
-     "fixed cost of an op: 16 x 16 x 16 takes 1.0 us in the kernel and 2.6 to 5 from Python"),
+     "fixed cost of an op: 16 x 16 x 16 takes 1.0 us in the kernel and 2.6 to 7 from Python"),
     (r"^gemm 1 x 784",
      "one row: the kernel reads b once, at NumPy's speed (0.95 to 1.09 on one thread); the call from Python is slower"),
     (r"^gemm (512|1024|2048) x",
@@ -57,14 +57,15 @@ REASONS = (
 OBSTACLES = (
     (r"^inference A\b",
      "Inference of A: its products are 12 MFLOP, 118 to 138 µs on two Zen 3 cores (160 on one), normalization and "
-     "activation some 30, and the rest of its 240 to 330 µs is Python. Before rows times rows were dot products on "
-     "both cores it took 1.16 times as long"),
+     "activation some 30, and the rest of its 240 to 330 µs is Python. Before what decisions 87 and 88 tell of it "
+     "took 1.16 times as long"),
     (r"^training step A\b",
-     "A (two Zen 3 cores): the products of a training step are 26 MFLOP. Its kernels take 505 µs on one core "
-     "(products 373, batch normalization 78, SGD 40), 416 to 524 on two (products 296 to 332): the second core saves "
-     "less than it could, since what one core has written is slow to reach the other. Recording and the walk are 255 "
-     "to 445 µs of Python on top, 110 to 140 on a Zen 4 core; `minigrad.capture` leaves them out. A third of NumPy's "
-     "time is what the kernels alone take, and half of JAX's leaves nothing for Python"),
+     "A: the products of a training step are 26 MFLOP. Its kernels take 505 µs on one Zen 3 core (products 373, batch "
+     "normalization 78, SGD 40), 416 to 524 on two (products 296 to 332); 390 on one Zen 4 core (products 294). The "
+     "second core saves less than it could, since what one core has written is slow to reach the other: 10,000 "
+     "float32 take 17 µs to be touched once, 2 on the core that wrote them (Zen 4). Recording and the walk are 255 to "
+     "445 µs of Python on top, 140 on the Zen 4 core; `minigrad.capture` leaves them out. A third of NumPy's time is "
+     "what the kernels alone take, and half of JAX's leaves nothing for Python"),
     (r"^training step B against",
      "B (two Zen 4 cores): its kernels take 3.6 ms: convolutions 2.2 (the gradients by the weights half of it), batch "
      "normalization and pooling 0.8, products 0.5. A twelfth of NumPy's time would be 1.5 to 2 ms, a fourth of "
@@ -74,19 +75,19 @@ OBSTACLES = (
     (r"^engine, backward",
      "The engine's backward: of a chain's 5 µs per mul on a Zen 4 core the two products of its gradient take 2.6 (1.3 "
      "each, in tensor ops, as they are written), finding the node's arrays, checking and handing on the rest; "
-     "PyTorch's, in C++, take 4.6. On the Zen 3 machine both take three times as long"),
+     "PyTorch's, in C++, take 4.6. On the Zen 3 machine both take three times as long for a chain"),
     (r"^engine, forward",
      "The engine's forward: a tensor, a node and a launch of 0.14 µs are 1.7 to 2.1 µs of Python on a Zen 4 core, 5.5 "
-     "on the Zen 3 machine, where PyTorch takes 5.4"),
+     "on the Zen 3 machine, where PyTorch takes 5.0 to 5.4"),
     (r"^GEMM from",
      "Large products with AVX2: on one Zen 3 core 0.79 (1024³) to 0.84 (256³) of the rate of NumPy's, whose kernel is "
      "assembler; with AVX-512 they are ahead of it. Slices of 256 or 320 of the depth instead of 512, and packing the "
-     "left operand of 256³ and 512³, made 0.94 to 1.05 of it"),
+     "left operand of 256³ and 512³, made it 0.94 to 1.05 times as fast as it was"),
     (r"^GEMM below|^every single op",
      "Small products: 16 x 16 x 16 takes 2.6 µs from Python on a Zen 4 core, 1.0 of them in the kernel, and NumPy's "
-     "1.7; 3.3, 0.8 and 1.6 on a Zen 3 core. Thin ones: 10 columns are fewer than an AVX-512 vector has lanes. They "
-     "were padded when its figures were measured; since then a tile of their own sums them (60 x 100 x 5 on AVX2: 2.8 "
-     "µs before, 1.9 now), which with AVX-512 was not measured"),
+     "1.7; on a Zen 3 core, at best, 3.3, 0.8 and 1.6. Thin ones: 10 columns are fewer than an AVX-512 vector has "
+     "lanes. They were padded when its figures were measured; since then a tile of their own sums them (60 x 100 x 5 "
+     "on AVX2: 2.8 µs before, 1.9 now), which with AVX-512 was not measured"),
     (r"^second thread",
      "The second thread on C: 1.90, 1.64 and 1.55 in three runs within two hours, on cores that other machines "
      "disturb: a kernel ends when the slower of them does"),
