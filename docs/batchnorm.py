@@ -41,7 +41,7 @@ LINES = {
     "scale": (
         ("reference, gamma", REFERENCE, "_normalised", "y = y * "),
         ("reference, beta", REFERENCE, "_normalised", "return y + "),
-        ("njit, (N, C)", ROWS, "_affine", "scale[k] = rstd * weight"),
+        ("njit, (N, C)", ROWS, "_patterns", "scale[k] = rstd * weight"),
         ("njit, images", NJIT, "_affine", "scale = rstd * weight[c]"),
     ),
     "running": (

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from minigrad.bench.rows import ROWS, Row
 
 TINY = ROWS["add 1,000, forward"]
 TURN = 0.002
+DOCS = Path(__file__).parent.parent / "docs"
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 
 
@@ -415,3 +418,13 @@ def test_quick_leaves_out_what_is_slow(monkeypatch, tiny_report):
     assert libraries == ["minigrad", "numpy", "torch"] and own == ["minigrad", "jax"]
     assert not {"cold", "cached"} & {row.mode for row in rows} and {row.mode for row in named} == {"cold", "cached"}
     assert (rounds, turn) == (command.QUICK_ROUNDS, command.QUICK_TURN_SECONDS)
+
+
+@pytest.mark.parametrize("name", ["benchmarks", "benchmarks-avx512"])
+def test_page_in_docs(name):
+    """The page is made from the JSON beside it, with the reasons as they are now."""
+    text = (DOCS / f"{name}.md").read_text("utf-8")
+    pictures = re.findall(r"!\[(.*?)\]\((.*?)\)", text)
+    links = {"" if title.startswith("Overview") else title: path for title, path in pictures}
+    assert len(links) > 10 and all((DOCS / path).is_file() for path in links.values())
+    assert text == markdown.render(report.load(DOCS / f"{name}.json"), links)

@@ -71,13 +71,16 @@ def _repeat(line, width, rows):
 
 
 @inline
-def _affine(start, width, mean, variance, weight, bias, middle, scale, shift, eps):
-    """Of each channel of a strip: (x - middle) * scale + shift is its affine map."""
+def _patterns(start, width, rows, mean, variance, weight, bias, eps, middle, scale, shift):
+    """What a strip of channels is normalised with, (x - middle) * scale + shift, as long as a tile of `rows` rows."""
     for k in range(width):
         rstd = rstd_of(variance[start + k], eps)
         middle[k] = mean[start + k]
         scale[k] = rstd * weight[start + k] if weight.size else rstd
         shift[k] = bias[start + k] if bias.size else type(eps)(0)
+    _repeat(middle, width, rows)
+    _repeat(scale, width, rows)
+    _repeat(shift, width, rows)
 
 
 @inline
@@ -85,10 +88,7 @@ def _forward_rows(task, x, mean, variance, weight, bias, out, eps, slope, shape,
     batch, channels, strips, share = shape
     start, width, rows = _strip(task % strips, strips, channels, share)
     middle, scale, shift = scratch(eps, TILE), scratch(eps, TILE), scratch(eps, TILE)
-    _affine(start, width, mean, variance, weight, bias, middle, scale, shift, eps)
-    _repeat(middle, width, rows)
-    _repeat(scale, width, rows)
-    _repeat(shift, width, rows)
+    _patterns(start, width, rows, mean, variance, weight, bias, eps, middle, scale, shift)
     first, last, leaky = task // strips * share, min((task // strips + 1) * share, batch), act == LEAKY_RELU
     for n in range(first, last, rows):
         at, count = n * channels + start, min(rows, last - n) * width
@@ -120,10 +120,7 @@ def _derive_rows(task, x, mean, variance, weight, bias, grad, grad_x, grad_weigh
     middle, scale, shift, line = scratch(eps, TILE), scratch(eps, TILE), scratch(eps, TILE), scratch(eps, TILE)
     total, product, wide = scratch(eps, TILE), scratch(eps, TILE), np.float64(0)
     totals, products = scratch(wide, STRIP), scratch(wide, STRIP)
-    _affine(start, width, mean, variance, weight, bias, middle, scale, shift, eps)
-    _repeat(middle, width, rows)
-    _repeat(scale, width, rows)
-    _repeat(shift, width, rows)
+    _patterns(start, width, rows, mean, variance, weight, bias, eps, middle, scale, shift)
     for k in range(width):
         totals[k] = 0.0
         products[k] = 0.0

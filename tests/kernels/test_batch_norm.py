@@ -83,6 +83,13 @@ def test_batch_norm_of_a_constant():
     assert (variance >= 0).all() and (variance < 1e-12).all()
 
 
+def test_sums_over_no_rows_are_zeros():
+    one, none = np.ones(3, np.float32), empty((0, 3, 1, 1), np.float32)
+    sums = empty(3, np.float32), empty(3, np.float32)
+    got = run("batch_norm_backward", (none, one, one, one, one, none, none, *sums, 1e-5, 0, 0.0, 0))
+    np.testing.assert_array_equal(got[7:9], 0)
+
+
 def test_nan_stays_in_its_channel():
     for shape in ((4, 3, 1, 5), (4, 3, 1, 1)):
         x = numbers(shape, np.float32)
