@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import re
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +230,26 @@ def test_a_worker_that_dies_is_reported_and_replaced():
             worker.ask("prepare", row="no such row", file="")
     finally:
         worker.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP") or not Path("/proc/self/stat").exists(),
+                    reason="needs a system with SIGSTOP and /proc")
+def test_a_worker_is_stopped_between_two_questions():
+    def state(process):
+        return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    worker = harness.Worker("reference", 1)
+    try:
+        for _ in range(2):
+            assert "error" not in worker.ask("about")
+            process = worker.process
+            until = time.monotonic() + 10
+            while state(process) != "T" and time.monotonic() < until:
+                time.sleep(0.001)
+            assert state(process) == "T"
+    finally:
+        worker.close()
+    assert process.returncode == 0
 
 
 def test_selection():

@@ -32,6 +32,7 @@ from minigrad.kernels.cpu.parallel import flat, merged, parallel_for, parallel_k
 from minigrad.kernels.cpu.product_plan import (
     BLOCK,
     DEPTH,
+    FEW_BLOCKS,
     LINE,
     MULTIPLYING,
     NARROW,
@@ -172,11 +173,12 @@ def _multiply_pairs(a, a_at, b, b_at, bias, out, out_at, work, work_at, sizes, s
     x, y = work if packed_a else a, work if packed_b else b
     x_row, x_depth = (pitch if a_depth == 1 else 1, 1 if a_depth == 1 else TILE_ROWS) if packed_a else (a_row, a_depth)
     x_tile, y_step = TILE_ROWS * (pitch if packed_a else a_row), width if packed_b else b_depth
+    height = BLOCK if packed_a or bottom - top > FEW_BLOCKS * BLOCK else FEW_BLOCKS * BLOCK
     for wide in range(left, right, WIDE):
         for start in range(0, max(k, 1), DEPTH):
             depth = min(DEPTH, k - start)
-            for block in range(top, bottom, BLOCK):
-                end, row = min(block + BLOCK, bottom), block * TILE_ROWS
+            for block in range(top, bottom, height):
+                end, row = min(block + height, bottom), block * TILE_ROWS
                 x_at = a_at + row * a_row + start * a_depth
                 if packed_a:
                     _pack_rows(a, x_at, a_row, a_depth, min(end * TILE_ROWS, m) - row, depth, work, work_at, pitch)
