@@ -10,7 +10,13 @@ from minigrad.layers.activation import LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from minigrad.layers.linear import Linear
 from minigrad.layers.norm import BatchNorm1d, BatchNorm2d, Folded
 from minigrad.layers.pooling import MaxPool2d
-from minigrad.ops.fused import BatchNormAct, BatchNormActEval, LinearBatchNormAct, fit_together
+from minigrad.ops.fused import (
+    BatchNormAct,
+    BatchNormActEval,
+    LinearBatchNormAct,
+    LinearBatchNormActEval,
+    fit_together,
+)
 from minigrad.watching import entering
 
 # By exact type: a subclass may do anything.
@@ -50,10 +56,14 @@ class Run:
         norm, linear = self.norm, self.linear
         slope = float(self.activation.negative_slope) if self.kind == "leaky_relu" else 0.0
         if linear is not None:
-            if norm.learning and norm.ghost_batch_size is None and self._linear_fits(x):
-                return LinearBatchNormAct.apply(x, linear.weight, linear.bias, norm.weight, norm.bias,
-                                                running=norm.followed(), eps=norm.eps, activation=self.kind,
-                                                slope=slope)
+            if self._linear_fits(x):
+                parameters = linear.weight, linear.bias, norm.weight, norm.bias
+                if not norm.own_statistics:
+                    return LinearBatchNormActEval.apply(x, *parameters, norm.running_mean, norm.running_var,
+                                                        eps=norm.eps, activation=self.kind, slope=slope)
+                if norm.learning and norm.ghost_batch_size is None and x.data.shape[0] > 1:
+                    return LinearBatchNormAct.apply(x, *parameters, running=norm.followed(), eps=norm.eps,
+                                                    activation=self.kind, slope=slope)
             x = linear(x)
         return norm.run(x, "batch_norm", (BatchNormAct, BatchNormActEval), activation=self.kind, slope=slope,
                         pool=self.pool is not None)

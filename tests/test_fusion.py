@@ -11,9 +11,10 @@ import pytest
 import minigrad as mg
 from minigrad import functional as F
 from minigrad import layers as nn
+from minigrad import study
 from minigrad.function import Function
 from minigrad.layers import fusion
-from minigrad.ops.fused import LinearBatchNormAct
+from minigrad.ops.fused import LinearBatchNormAct, LinearBatchNormActEval
 from minigrad.testing import gradcheck, gradgradcheck
 
 ACTIVATIONS = [None, nn.ReLU, lambda: nn.LeakyReLU(0.2), nn.Sigmoid, nn.Tanh, nn.SiLU]
@@ -170,6 +171,46 @@ def test_derivatives_with_a_linear_layer(activation):
     assert gradgradcheck(op, tensors)
     x, w = tensors[:2]
     assert gradgradcheck(lambda x, w: op(x, w, None, None, None), [x, w])
+
+
+@pytest.mark.parametrize("rows", [1, 6])
+def test_evaluation_with_a_linear_layer_is_one_op(rows):
+    """Of a single row, too; with a graph the layers are called one by one, for the running statistics are constants."""
+
+    class Names(mg.Watcher):
+        def __init__(self):
+            self.names = []
+
+        def computed(self, fn, inputs, results):
+            self.names.append(fn.name)
+
+    model, x = linear_run(nn.SiLU, {}), mg.randn(rows, 7)
+    model(mg.randn(5, 7))
+    model.eval()
+    heard = Names()
+    with mg.no_grad(), mg.watch(heard):
+        y = model(x)
+    assert heard.names == ["linear_batch_norm_act_eval", "linear"]
+    with mg.no_grad(), study.decompose():
+        np.testing.assert_allclose(model(x).numpy(), y.numpy(), rtol=1e-5, atol=1e-6)
+    heard = Names()
+    with mg.watch(heard):
+        np.testing.assert_array_equal(model(x).numpy(), y.numpy())
+    assert heard.names == ["linear", "batch_norm_eval", "silu", "linear"]
+    with mg.no_grad(), pytest.raises(ValueError, match=r"Linear: expected an input of shape \(\.\.\., 7\), got"):
+        model(mg.randn(rows, 6))
+
+
+def test_derivatives_of_the_evaluation_with_a_linear_layer():
+    """No Sequential asks for them, but the op has them."""
+    rng = np.random.default_rng(4)
+    tensors = [mg.tensor(rng.standard_normal(s), "float64", requires_grad=True) for s in ((5, 3), (2, 3), (2,), (2,))]
+    constants = mg.tensor([0.1, 0.2], "float64"), mg.tensor([0.5, 2.0], "float64")
+
+    def op(*tensors):
+        return LinearBatchNormActEval.apply(*tensors, None, *constants, eps=0.1, activation="tanh", slope=0.0)
+
+    assert gradcheck(op, tensors)
 
 
 def test_what_a_run_with_a_linear_layer_keeps():

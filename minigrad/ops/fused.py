@@ -98,13 +98,27 @@ class BatchNormActEval(BatchNormEval):
         return self.follow(BatchNormEval.apply(x, weight, bias, mean, variance, eps=self.eps))
 
 
+class LinearBatchNormActEval(BatchNormActEval):
+    """y = f((z - mean) / sqrt(var + eps) gamma + beta) of z = x W' + b, with the running statistics"""
+
+    def forward(self, x, weight, bias, gamma, beta, mean, variance, eps, activation, slope):
+        z = Linear.forward(self, x, weight, bias)
+        return super().forward(z, gamma, beta, mean, variance, eps, activation, slope, pool=False)
+
+    def compose(self, x, weight, bias, gamma, beta, mean, variance):
+        return super().compose(Linear.apply(x, weight, bias), gamma, beta, mean, variance)
+
+
 def fit_together(x, weight, bias, *per_feature):
-    """Whether `LinearBatchNormAct` can take x and its parameters (None: there is none) as they are."""
+    """Whether `LinearBatchNormAct` can take x and its parameters (None: there is none) as they are.
+
+    In training there have to be two rows, too.
+    """
     if not isinstance(x, Tensor):
         return False
     rows, matrix = x.data, weight.data
     dtype, shape, width = matrix.dtype, rows.shape, matrix.shape[:1]
-    if rows.dtype is not dtype or len(shape) != 2 or shape[0] < 2 or matrix.shape[1:] != shape[1:]:
+    if rows.dtype is not dtype or len(shape) != 2 or matrix.shape[1:] != shape[1:]:
         return False
     for parameter in (bias, *per_feature):
         if parameter is not None and (parameter.data.dtype is not dtype or parameter.data.shape != width):

@@ -8,7 +8,13 @@ import math
 
 from minigrad import ops
 from minigrad.ops.activation import GeluTanh, Softplus
-from minigrad.ops.fused import BatchNormAct, BatchNormActEval, GhostBatchNormAct, LinearBatchNormAct
+from minigrad.ops.fused import (
+    BatchNormAct,
+    BatchNormActEval,
+    GhostBatchNormAct,
+    LinearBatchNormAct,
+    LinearBatchNormActEval,
+)
 from minigrad.ops.loss import CrossEntropy, NllLoss, find_wrong_labels, rows_shape, target_distribution
 from minigrad.ops.matmul import Linear
 from minigrad.ops.norm import BatchNorm, BatchNormEval, GhostBatchNorm, LayerNorm
@@ -106,6 +112,11 @@ def linear_batch_norm_act(cls, x, weight, bias, gamma, beta, **settings):
     return batch_norm(cls, ops.linear(x, weight, bias), gamma, beta, pool=False, **settings)
 
 
+def linear_batch_norm_eval(cls, x, weight, bias, gamma, beta, mean, variance, **settings):
+    """y = f((x W' + b - running_mean) / sqrt(running_var + eps) gamma + beta)"""
+    return batch_norm_eval(cls, ops.linear(x, weight, bias), gamma, beta, mean, variance, pool=False, **settings)
+
+
 def _standardised(x, dims, eps):
     """(x - mean) / sqrt(var + eps), the mean, and the (biased) variance"""
     mean = ops.mean(x, dims, keepdim=True)
@@ -152,6 +163,7 @@ TABLE = {
     "batch_norm": {
         BatchNorm: batch_norm, GhostBatchNorm: batch_norm, BatchNormAct: batch_norm, GhostBatchNormAct: batch_norm,
         LinearBatchNormAct: linear_batch_norm_act, BatchNormEval: batch_norm_eval, BatchNormActEval: batch_norm_eval,
+        LinearBatchNormActEval: linear_batch_norm_eval,
     },
     "gelu_tanh": {GeluTanh: gelu_tanh},
     "softplus": {Softplus: softplus},
