@@ -73,6 +73,7 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
         node = out.fn or out
         total[node] = total[node] + seed if node in total else seed
     watchers = modes.current.get().watchers
+    direct = targets is None and not watchers  # a leaf's gradient goes to its .grad, and nobody is told of it
     # Watchers are told what a backward answers, not of the ops inside it.
     token = modes.current.set(modes.Mode(grad=create_graph))
     try:
@@ -99,7 +100,7 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
                 used = answers and tuple([a if p in wanted else None for a, p in zip(answers, parents, strict=True)])
                 for watcher in watchers:
                     watcher.answered(node, grad, used)
-            around = None
+            around, fresh = None, node.answers_are_new and not create_graph
             for position, parent in enumerate(parents):  # zip takes 0.25 us more
                 if parent is None:
                     continue
@@ -114,7 +115,7 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
                     total[parent] = known = known or [None] * parent.outputs
                     known[node.index] = answer
                     continue
-                leaf, new = isinstance(parent, Tensor), False
+                leaf, new = isinstance(parent, Tensor), fresh
                 if leaf:
                     shape, dtype = parent.data.shape, parent.data.dtype
                     if answer.data.dtype is not dtype and answer.data.dtype != dtype:
@@ -124,12 +125,16 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
                 if answer.data.shape != shape:
                     answer, new = _summed_to(node, answer, shape), True
                 if known is None:
-                    total[parent] = answer
-                    # Whose array it is matters only if more will be added, or a leaf keeps it.
-                    if leaf or still:
+                    if (leaf or still) and not new:  # else it does not matter whose array it is
                         around = around or _arrays_around(node, grad, answers)
-                        if new or answer.data.base is None and around.count(id(answer.data)) == 1:
-                            own.add(parent)
+                        new = answer.data.base is None and around.count(id(answer.data)) == 1
+                    if leaf and not still and direct and not parent.hooks:
+                        ready.pop()  # it is complete, and need not wait for its turn
+                        _accumulate(parent, answer, new)
+                        continue
+                    total[parent] = answer
+                    if new:
+                        own.add(parent)
                 elif create_graph or parent not in own:
                     total[parent] = known + answer
                     own.add(parent)

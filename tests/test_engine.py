@@ -3,14 +3,18 @@
 import gc
 import itertools
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
 from numba import config
 
 import minigrad as mg
+import minigrad.functional as F
 from minigrad import ops
 from minigrad.function import Function, apply_multiple
+from minigrad.ops.fused import LinearBatchNormAct
+from minigrad.ops.matmul import product_of
 
 LONG = 2_000 if config.DISABLE_JIT else 100_000
 
@@ -150,6 +154,51 @@ def test_borrowed_arrays_are_copied_for_leaves(answer, kind, monkeypatch):
     y.backward(seed)
     held = [x.data for x in (a, b, y, seed, a.grad, b.grad) if x is not None]
     assert not any(np.shares_memory(x, y) for x, y in itertools.combinations(held, 2))
+
+
+def _normalised(x, gamma, beta, function=F.batch_norm, **options):
+    return function(x, None, None, gamma, beta, training=True, **options)
+
+
+# Of every Function that promises `answers_are_new`: one application, and the shapes of its inputs.
+NEW_ANSWERS = {
+    "Linear": (F.linear, (1, 3), (2, 3), (2,)),
+    "Matmul": (product_of, (1, 3), (3, 1)),
+    "_MatmulTransposed": (lambda a, b: product_of(a, b, 0, 1), (1, 3), (1, 3)),
+    "_TransposedMatmul": (lambda a, b: product_of(a, b, 1, 0), (3, 1), (3, 1)),
+    "_TransposedMatmulTransposed": (lambda a, b: product_of(a, b, 1, 1), (3, 1), (1, 3)),
+    "BatchNorm": (_normalised, (4, 3), (3,), (3,)),
+    "GhostBatchNorm": (partial(_normalised, ghost_batch_size=4), (4, 3), (3,), (3,)),
+    "BatchNormAct": (partial(_normalised, function=F.batch_norm_act, activation="none"), (4, 3), (3,), (3,)),
+    "GhostBatchNormAct": (partial(_normalised, function=F.batch_norm_act, ghost_batch_size=4), (4, 3), (3,), (3,)),
+    "LinearBatchNormAct": (
+        lambda *inputs: LinearBatchNormAct.apply(*inputs, running=None, eps=0.1, activation="none", slope=0.0),
+        (4, 3), (2, 3), (2,), (2,), (2,)),
+}  # fmt: skip
+
+
+def _below(kind):
+    return [kind, *[deeper for child in kind.__subclasses__() for deeper in _below(child)]]
+
+
+def test_every_promise_of_new_answers_is_tried():
+    promised = {c.__name__ for c in _below(Function) if c.answers_are_new and c.__module__.startswith("minigrad.")}
+    assert promised == set(NEW_ANSWERS)
+
+
+@pytest.mark.parametrize("name", NEW_ANSWERS)
+def test_promised_new_answers_are_new(name):
+    """What the engine adds to in place, and leaves keep as their gradient, is nobody else's."""
+    function, *shapes = NEW_ANSWERS[name]
+    inputs = [mg.randn(*shape, requires_grad=True) for shape in shapes]
+    y = function(*inputs)
+    assert type(y.fn).__name__ == name
+    seed, kept = mg.randn(*y.shape), [v for v in vars(y.fn).values() if isinstance(v, np.ndarray)]
+    with mg.no_grad():
+        answers = [a.data for a in y.fn.backward(seed)]
+    arrays = [*answers, seed.data, y.data, *kept, *[x.data for x in inputs]]
+    assert len(answers) == len(inputs)
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(answers) for b in arrays[i + 1 :])
 
 
 def test_a_view_of_a_borrowed_array_is_copied_for_a_leaf():

@@ -29,6 +29,7 @@ def _linear_plan(workspace, x, weight, itemsize):
 class Matmul(Function):
     """C = op(A) op(B) of matrices or stacks of them, op the identity or the transpose;  dA = dC B', dB = A' dC"""
 
+    answers_are_new = True
     transpose_a = transpose_b = 0
 
     def forward(self, a, b):
@@ -77,6 +78,8 @@ def product_of(a, b, transpose_a=0, transpose_b=0):
 
 class Linear(Function):
     """y = x W' + b for a batch of rows;  dx = dy W, dW = dy' x, db = sum dy"""
+
+    answers_are_new = True
 
     def forward(self, x, weight, bias):
         device = self.device

@@ -1,6 +1,6 @@
 """Adam and AdamW."""
 
-from minigrad.optim.optimizer import Optimizer, step_tensor
+from minigrad.optim.optimizer import Optimizer, flat, step_tensor
 
 
 class Adam(Optimizer):
@@ -74,11 +74,10 @@ class Adam(Optimizer):
             adam, settings = device.kernels.adam, self.settings(index, device)
             for param in params:
                 state = self._state(param, amsgrad)
-                largest = state["max_exp_avg_sq"].data.ravel() if amsgrad else device.empty((0,), param.data.dtype)
+                largest = flat(state["max_exp_avg_sq"]) if amsgrad else device.empty((0,), param.data.dtype)
                 adam(
-                    param.data.ravel(), param.grad.data.ravel(), state["exp_avg"].data.ravel(),
-                    state["exp_avg_sq"].data.ravel(), largest, state["step"].data.ravel(), settings, self.decoupled,
-                    maximize,
+                    flat(param), flat(param.grad), flat(state["exp_avg"]), flat(state["exp_avg_sq"]), largest,
+                    flat(state["step"]), settings, self.decoupled, maximize,
                 )
                 param.version[0] += 1
 

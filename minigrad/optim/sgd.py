@@ -1,6 +1,6 @@
 """Stochastic gradient descent."""
 
-from minigrad.optim.optimizer import Optimizer
+from minigrad.optim.optimizer import Optimizer, flat
 
 
 class SGD(Optimizer):
@@ -65,8 +65,8 @@ class SGD(Optimizer):
                             self.unrepeatable()
                     else:
                         self.check_state(param, buffer)
-                    buffer = buffer.data.ravel()
+                    buffer = flat(buffer)
                 else:
                     buffer = device.empty((0,), param.data.dtype)
-                sgd(param.data.ravel(), param.grad.data.ravel(), buffer, settings, nesterov, maximize, first)
+                sgd(flat(param), flat(param.grad), buffer, settings, nesterov, maximize, first)
                 param.version[0] += 1
