@@ -58,7 +58,7 @@ class Run:
         if linear is not None:
             if self._linear_fits(x):
                 parameters = linear.weight, linear.bias, norm.weight, norm.bias
-                if not norm.own_statistics:
+                if not norm.own_statistics and norm.running_mean is not None and norm.running_var is not None:
                     return LinearBatchNormActEval.apply(x, *parameters, norm.running_mean, norm.running_var,
                                                         eps=norm.eps, activation=self.kind, slope=slope)
                 if norm.learning and norm.ghost_batch_size is None and x.data.shape[0] > 1:

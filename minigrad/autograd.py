@@ -57,6 +57,8 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
     known to be our own it is never added into. The sum that replaces it is our own, and further ones are added to it
     in place.
 
+    A leaf whose last gradient has arrived gets it at once, unless it has hooks, or somebody watches.
+
     Parameters
     ----------
     roots : list of (Tensor, Tensor)
@@ -125,7 +127,7 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
                 if answer.data.shape != shape:
                     answer, new = _summed_to(node, answer, shape), True
                 if known is None:
-                    if (leaf or still) and not new:  # else it does not matter whose array it is
+                    if (leaf or still) and not new:  # only there it matters whose array it is
                         around = around or _arrays_around(node, grad, answers)
                         new = answer.data.base is None and around.count(id(answer.data)) == 1
                     if leaf and not still and direct and not parent.hooks:
@@ -167,10 +169,8 @@ def _arrays_around(node, grad, answers):
 
 def _add_into(total, array, device):
     """Add to a sum that is our own, in place."""
-    if total.ndim == 1:  # flat already: 0.13 us less
-        device.kernels.fused_add(total, array)
-    else:
-        device.kernels.fused_add(total.ravel(), array.ravel())
+    flat = ops.common.flat
+    device.kernels.fused_add(flat(total), flat(array))
 
 
 def _answers(node, grad):

@@ -20,7 +20,7 @@ class Mode:
 
     def recording(self, grad):
         """The same with ops recorded or not; `dataclasses.replace` takes twice as long."""
-        return Mode(grad, self.watchers, self.decompositions)
+        return Mode(grad=grad, watchers=self.watchers, decompositions=self.decompositions)
 
 
 current = ContextVar("minigrad_mode", default=Mode())  # noqa: B039 - it is frozen

@@ -4,7 +4,8 @@ import dataclasses
 import json
 import os
 import re
-import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -232,24 +233,45 @@ def test_a_worker_that_dies_is_reported_and_replaced():
         worker.close()
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGSTOP") or not Path("/proc/self/stat").exists(),
-                    reason="needs a system with SIGSTOP and /proc")
-def test_a_worker_is_stopped_between_two_questions():
-    def state(process):
-        return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+def _comes_to(process, states):
+    """Whether a process (its number) gets into one of these states of /proc, or ends if "" is one, within 10 s."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        try:
+            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            state = ""
+        if state in states:
+            return True
+        time.sleep(0.001)
+    return False
 
+
+linux_only = pytest.mark.skipif(not environment.ENDS_WITH_PARENT, reason="workers are stopped on Linux only")
+
+
+@linux_only
+def test_a_worker_is_stopped_between_two_questions():
     worker = harness.Worker("reference", 1)
     try:
         for _ in range(2):
             assert "error" not in worker.ask("about")
             process = worker.process
-            until = time.monotonic() + 10
-            while state(process) != "T" and time.monotonic() < until:
-                time.sleep(0.001)
-            assert state(process) == "T"
+            assert _comes_to(process.pid, ["T"])
     finally:
         worker.close()
     assert process.returncode == 0
+
+
+@linux_only
+def test_a_stopped_worker_ends_with_a_benchmark_that_is_killed():
+    text = ("from minigrad.bench.harness import Worker; w = Worker('reference', 1); w.ask('about'); "
+            "print(w.process.pid, flush=True); input()")
+    with subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as benchmark:
+        worker = int(benchmark.stdout.readline())
+        assert _comes_to(worker, ["T"])
+        benchmark.kill()
+    assert _comes_to(worker, ["", "Z", "X"])  # gone, or waiting for somebody to ask how it ended
 
 
 def test_selection():

@@ -3,10 +3,12 @@
 import gc
 import itertools
 import weakref
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
 import pytest
+from functions import functions
 from numba import config
 
 import minigrad as mg
@@ -14,7 +16,7 @@ import minigrad.functional as F
 from minigrad import ops
 from minigrad.function import Function, apply_multiple
 from minigrad.ops.fused import LinearBatchNormAct
-from minigrad.ops.matmul import product_of
+from minigrad.ops.matmul import Linear, product_of
 
 LONG = 2_000 if config.DISABLE_JIT else 100_000
 
@@ -177,13 +179,41 @@ NEW_ANSWERS = {
 }  # fmt: skip
 
 
-def _below(kind):
-    return [kind, *[deeper for child in kind.__subclasses__() for deeper in _below(child)]]
-
-
 def test_every_promise_of_new_answers_is_tried():
-    promised = {c.__name__ for c in _below(Function) if c.answers_are_new and c.__module__.startswith("minigrad.")}
-    assert promised == set(NEW_ANSWERS)
+    assert {cls.__name__ for cls in functions() if cls.answers_are_new} == set(NEW_ANSWERS)
+
+
+def test_a_subclass_inherits_no_promise():
+    """Whatever it answers with is left alone: here its own input."""
+
+    class Odd(Linear):
+        def backward(self, grad):
+            return None, self.inputs[1], None
+
+    x, weight = mg.randn(4, 3), mg.randn(2, 3, requires_grad=True)
+    Odd.apply(x, weight, None).sum().backward()
+    assert Linear.answers_are_new and not np.shares_memory(weight.grad.data, weight.data)
+
+
+class Nothing(mg.Watcher):
+    """Is told of everything, and does nothing."""
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_leaves_get_their_gradients_by_any_way(watched):
+    """At once, or in their turn (with a hook, a second use, somebody watching): the same, and each its own array."""
+    generator = np.random.default_rng(0)
+    x, w, b = [mg.tensor(generator.standard_normal(s), "float64", requires_grad=True) for s in ((4, 3), (2, 3), (2,))]
+    w.register_hook(lambda grad: grad * 3.0)
+    y = F.linear(x, w, b)
+    with mg.watch(Nothing()) if watched else nullcontext():
+        (y + F.linear(x, w.detach(), None)).sum().backward()
+    ones = np.ones((4, 2))
+    np.testing.assert_allclose(x.grad.numpy(), 2 * ones @ w.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(w.grad.numpy(), 3 * ones.T @ x.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(b.grad.numpy(), ones.sum(axis=0), rtol=1e-12)
+    held = [t.data for t in (x, w, b, y, x.grad, w.grad, b.grad)]
+    assert not any(np.shares_memory(p, q) for p, q in itertools.combinations(held, 2))
 
 
 @pytest.mark.parametrize("name", NEW_ANSWERS)

@@ -1,5 +1,6 @@
 """What surrounds the tape: hooks, modes, threads, changes in place, anomalies, requires_grad."""
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from numba import config
 
 import minigrad as mg
-from minigrad import ops
+from minigrad import modes, ops
 
 
 def leaf(*numbers, dtype="float64"):
@@ -331,3 +332,9 @@ def test_gradient_crosses_dtypes():
     y = a * b
     y.sum().backward()
     assert y.dtype == "float64" and a.grad.dtype == "float32" and b.grad.dtype == "float64"
+
+
+def test_switching_the_recording_changes_nothing_else():
+    values = {field.name: object() for field in dataclasses.fields(modes.Mode)}
+    switched = modes.Mode(**values).recording(False)
+    assert {name: getattr(switched, name) for name in values} == {**values, "grad": False}

@@ -16,9 +16,9 @@ from minigrad.kernels.cpu.emitter import INDEX, ROWS, VECTOR_BYTES, Emitter, vec
 # TILE_ROWS x 2 accumulators, two vectors of b and a broadcast: 12 + 3 of 16 registers, or 24 + 3 of 32.
 TILE_ROWS = 6 if ROWS == 4 else 12
 TILE_VECTORS = 2
-# Steps of the depth to a round of a tile's loop. What counts and branches is then a quarter: 21 instructions a step
-# instead of 23.5, which a core that is another's too (hyper-threading) has no slots to spare for. Idle it makes no
-# difference, there the multiply-adds are the limit. AVX2, one thread, beside others: 0.89 to 0.97 of the time.
+# Steps of the depth to a round of a tile's loop: beside loads and multiply-adds, only the pointer into b moves in each.
+# Idle it makes no difference, there the multiply-adds are the limit; a core that is another's too (hyper-threading) has
+# no slots to spare. AVX2, one thread, beside others: 0.89 to 0.97 of the time.
 STEPS = 4
 NARROW_ROWS = 6  # by one vector of columns, twice: 12 accumulators on every processor
 ZERO, BIAS, SUM = 0, 1, 2  # what a tile's sums start from: nothing, the bias, or what `out` holds

@@ -32,10 +32,10 @@ from minigrad.kernels.cpu.parallel import flat, merged, parallel_for, parallel_k
 from minigrad.kernels.cpu.product_plan import (
     BLOCK,
     DEPTH,
-    FEW_BLOCKS,
     LINE,
     MULTIPLYING,
     NARROW,
+    ONE_BLOCK,
     PACKING,
     TILES,
     TRANSPOSING,
@@ -173,7 +173,7 @@ def _multiply_pairs(a, a_at, b, b_at, bias, out, out_at, work, work_at, sizes, s
     x, y = work if packed_a else a, work if packed_b else b
     x_row, x_depth = (pitch if a_depth == 1 else 1, 1 if a_depth == 1 else TILE_ROWS) if packed_a else (a_row, a_depth)
     x_tile, y_step = TILE_ROWS * (pitch if packed_a else a_row), width if packed_b else b_depth
-    height = BLOCK if packed_a or bottom - top > FEW_BLOCKS * BLOCK else FEW_BLOCKS * BLOCK
+    height = BLOCK if packed_a or bottom - top > ONE_BLOCK else ONE_BLOCK
     for wide in range(left, right, WIDE):
         for start in range(0, max(k, 1), DEPTH):
             depth = min(DEPTH, k - start)

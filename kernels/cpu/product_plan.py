@@ -8,10 +8,10 @@ from minigrad.kernels.cpu.gemm_tiles import DOT_COLUMNS, DOT_ROWS, TILE_ROWS, TI
 from minigrad.kernels.cpu.simd import VECTOR_BYTES
 
 DEPTH = 512  # of a slice: two vectors of columns of b, 32 KiB; 256 and 384 are within 5 %, none of them always ahead
-# Row tiles of a block: its slice of a, 96 KiB, stays in the second cache, of which others may use a half. Twice as many
-# took 1.04 (1024 cubed) to 1.08 (2048) times as long with AVX2 and 512 KiB; with AVX-512 and 1 MiB 16 were measured.
+# Row tiles of a block, whose slice of a stays in the second cache: 96 KiB with AVX2, for others may use a half of 512.
+# Twice as many took 1.04 (1024 cubed) to 1.08 (2048) times as long. With AVX-512 16 were measured: 384 KiB of 1 MiB.
 BLOCK = 8 if TILE_ROWS == 6 else 16
-FEW_BLOCKS = 2  # up to which rows are one block: what is not packed is read once
+ONE_BLOCK = 16  # row tiles up to which an a that is not packed is one block: b is then read once
 WIDE = 64  # pairs of vectors of columns of which a slice is packed at a time: 2 MiB, in the third cache
 LARGE_A = 10_000  # elements of a transposed a from which on packing it pays; 1024 cubed: 45 as it lies, 62 packed
 LARGE_B = 40_000  # elements of b from which on packing pays with many rows

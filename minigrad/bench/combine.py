@@ -82,6 +82,7 @@ def merge(reports):
 # What has to be the same in all runs: a report, with the libraries of all added to its own, gives what is compared.
 _COMPARED = {
     "minigrad": lambda report, libraries: report["minigrad"],
+    "others stopped": lambda report, libraries: report["settings"].get("others stopped", False),
     "turn seconds": lambda report, libraries: report["settings"]["turn seconds"],
     "environment": lambda report, libraries: {
         **report["environment"], "libraries": libraries | report["environment"]["libraries"]},

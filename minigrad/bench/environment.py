@@ -1,7 +1,9 @@
 """What a benchmark ran on, and the environment of its processes."""
 
+import ctypes
 import os
 import platform
+import signal
 import sys
 from pathlib import Path
 
@@ -79,3 +81,14 @@ def of_process(threads):
     if (ROOT / "pyproject.toml").exists():  # a checkout, which need not be installed
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return variables
+
+
+ENDS_WITH_PARENT = sys.platform == "linux"
+"""Whether `end_with_parent` can keep what it says."""
+
+
+def end_with_parent():
+    """Have the system kill this process when the one that started it ends in whatever way, also while it is stopped."""
+    if ENDS_WITH_PARENT:
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

@@ -17,7 +17,7 @@ import numpy as np
 import minigrad
 from minigrad.bench import processes
 from minigrad.bench.combine import FORMAT, complete, with_ratios
-from minigrad.bench.environment import machine, of_process
+from minigrad.bench.environment import ENDS_WITH_PARENT, machine, of_process
 from minigrad.bench.timing import LONG, TURN_SECONDS, WARM_SECONDS, summary, turn
 
 LIBRARIES = {"minigrad": "numba", "numpy": "numpy", "torch": "torch", "torch.compile": "torch", "jax": "jax"}
@@ -33,10 +33,9 @@ class Mismatch(Exception):
 
 
 class Worker:
-    """A library's process (see `minigrad.bench.worker`), stopped while it is not asked for anything.
+    """A library's process (see `minigrad.bench.worker`), on Linux stopped while it is not asked for anything.
 
-    Its threads may go on waiting for work after an answer, OpenBLAS's for 27 ms of processor time: minigrad's 1024
-    cubed product, no slower than NumPy's, took twice as long behind it on two cores, also after 40 ms of warming up.
+    Its threads may go on waiting for work after an answer, and slow the next library's (docs/decisions.md, 91).
 
     Parameters
     ----------
@@ -79,8 +78,8 @@ class Worker:
         return answer
 
     def _signal(self, name):
-        """Stop or continue the process, where the system can (Windows has neither signal)."""
-        if hasattr(signal, name):
+        """Stop or continue the process, where it ends with this one: a stopped process does not see its input end."""
+        if ENDS_WITH_PARENT:
             self.process.send_signal(getattr(signal, name))
 
     def close(self):
@@ -245,7 +244,8 @@ def run(rows, libraries=None, rounds=7, threads=None, turn_seconds=TURN_SECONDS,
         "date": _now(),
         "minigrad": minigrad.__version__,
         "environment": {**environment, "threads": threads, "libraries": {}},
-        "settings": {"rounds": rounds, "turn seconds": turn_seconds, "libraries": libraries},
+        "settings": {"rounds": rounds, "turn seconds": turn_seconds, "others stopped": ENDS_WITH_PARENT,
+                     "libraries": libraries},
         "rows": [],
     }
     start = time.perf_counter()

@@ -134,6 +134,7 @@ def describe(report):
     milliseconds = 1000 * settings["turn seconds"]
     lines.append(("timing", f"{turns} of about {milliseconds:.0f} ms per row and library, each after "
                             f"{1000 * WARM_SECONDS:.0f} ms that do not count, "
+                            f"{'the other processes stopped, ' if settings.get('others stopped') else ''}"
                             f"{len(report['rows'])} rows in {report.get('seconds', 0) / 60:.1f} minutes"))
     return lines
 

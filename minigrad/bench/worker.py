@@ -23,6 +23,7 @@ import time
 
 import numpy as np
 
+from minigrad.bench.environment import end_with_parent
 from minigrad.bench.rows import ROWS
 from minigrad.bench.timing import LONG, WARM_SECONDS
 
@@ -86,6 +87,7 @@ class Commands:
 
 
 def main(name, threads):
+    end_with_parent()
     # Whatever a library prints must not get between the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -158,6 +158,11 @@ def elementwise_pair(fn, kernel, a, b, dtype=None):
     return out
 
 
+def flat(array):
+    """An array in one dimension, as kernels take it: itself if it has one already, without a new view."""
+    return array if array.ndim == 1 else array.ravel()
+
+
 def map_array(fn, kernel, x, *numbers):
     """Run an elementwise kernel of one array."""
     shape = x.shape

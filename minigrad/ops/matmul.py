@@ -55,14 +55,17 @@ class Matmul(Function):
 
 
 class _MatmulTransposed(Matmul):
+    answers_are_new = True
     transpose_b = 1
 
 
 class _TransposedMatmul(Matmul):
+    answers_are_new = True
     transpose_a = 1
 
 
 class _TransposedMatmulTransposed(Matmul):
+    answers_are_new = True
     transpose_a = transpose_b = 1
 
 

@@ -102,6 +102,8 @@ class GhostBatchNorm(BatchNorm):
     row of dL/dgamma and dL/dbeta, which are added up.
     """
 
+    answers_are_new = True
+
     def forward(self, x, weight, bias, running, eps, sizes):
         images, out, many = _images(x), self.room(x), (len(sizes), x.shape[1])
         self.eps, self.sizes = eps, sizes
@@ -177,8 +179,6 @@ def standardise(x, dims, eps):
 
 class BatchNormEval(BatchNorm):
     """y = f((x - running_mean) / sqrt(running_var + eps) gamma + beta): the statistics are constants"""
-
-    answers_are_new = False
 
     def forward(self, x, weight, bias, mean, variance, eps):
         self.eps, out = eps, self.room(x)

@@ -1,6 +1,7 @@
 """Adam and AdamW."""
 
-from minigrad.optim.optimizer import Optimizer, flat, step_tensor
+from minigrad.ops.common import flat
+from minigrad.optim.optimizer import Optimizer, step_tensor
 
 
 class Adam(Optimizer):
@@ -74,10 +75,11 @@ class Adam(Optimizer):
             adam, settings = device.kernels.adam, self.settings(index, device)
             for param in params:
                 state = self._state(param, amsgrad)
-                largest = flat(state["max_exp_avg_sq"]) if amsgrad else device.empty((0,), param.data.dtype)
+                largest = flat(state["max_exp_avg_sq"].data) if amsgrad else device.empty((0,), param.data.dtype)
                 adam(
-                    flat(param), flat(param.grad), flat(state["exp_avg"]), flat(state["exp_avg_sq"]), largest,
-                    flat(state["step"]), settings, self.decoupled, maximize,
+                    flat(param.data), flat(param.grad.data), flat(state["exp_avg"].data),
+                    flat(state["exp_avg_sq"].data), largest, flat(state["step"].data), settings, self.decoupled,
+                    maximize,
                 )
                 param.version[0] += 1
 

@@ -304,12 +304,6 @@ def _plain(group):
     }
 
 
-def flat(tensor):
-    """A tensor's array as kernels take it: one of a single dimension as it is, which takes a third of the time."""
-    array = tensor.data
-    return array if array.ndim == 1 else array.ravel()
-
-
 def step_tensor(count, device):
     """A step count as PyTorch keeps it: a float64 tensor of shape ()."""
     with modes.off_record():  # on a GPU a kernel writes the number

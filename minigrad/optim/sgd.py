@@ -1,6 +1,7 @@
 """Stochastic gradient descent."""
 
-from minigrad.optim.optimizer import Optimizer, flat
+from minigrad.ops.common import flat
+from minigrad.optim.optimizer import Optimizer
 
 
 class SGD(Optimizer):
@@ -65,8 +66,8 @@ class SGD(Optimizer):
                             self.unrepeatable()
                     else:
                         self.check_state(param, buffer)
-                    buffer = flat(buffer)
+                    buffer = flat(buffer.data)
                 else:
                     buffer = device.empty((0,), param.data.dtype)
-                sgd(flat(param), flat(param.grad), buffer, settings, nesterov, maximize, first)
+                sgd(flat(param.data), flat(param.grad.data), buffer, settings, nesterov, maximize, first)
                 param.version[0] += 1

@@ -107,14 +107,10 @@ def batch_norm_eval(cls, x, weight, bias, mean, variance, eps, **what_follows):
     return _followed(cls, _scaled(y, weight, bias, column), **what_follows)
 
 
-def linear_batch_norm_act(cls, x, weight, bias, gamma, beta, **settings):
-    """y = f(batch_norm(x W' + b))"""
-    return batch_norm(cls, ops.linear(x, weight, bias), gamma, beta, pool=False, **settings)
-
-
-def linear_batch_norm_eval(cls, x, weight, bias, gamma, beta, mean, variance, **settings):
-    """y = f((x W' + b - running_mean) / sqrt(running_var + eps) gamma + beta)"""
-    return batch_norm_eval(cls, ops.linear(x, weight, bias), gamma, beta, mean, variance, pool=False, **settings)
+def linear_batch_norm_act(cls, x, weight, bias, gamma, beta, *running, **settings):
+    """y = f(batch_norm(x W' + b)), with the running statistics if they are given"""
+    normalised = batch_norm_eval if running else batch_norm
+    return normalised(cls, ops.linear(x, weight, bias), gamma, beta, *running, pool=False, **settings)
 
 
 def _standardised(x, dims, eps):
@@ -163,7 +159,7 @@ TABLE = {
     "batch_norm": {
         BatchNorm: batch_norm, GhostBatchNorm: batch_norm, BatchNormAct: batch_norm, GhostBatchNormAct: batch_norm,
         LinearBatchNormAct: linear_batch_norm_act, BatchNormEval: batch_norm_eval, BatchNormActEval: batch_norm_eval,
-        LinearBatchNormActEval: linear_batch_norm_eval,
+        LinearBatchNormActEval: linear_batch_norm_act,
     },
     "gelu_tanh": {GeluTanh: gelu_tanh},
     "softplus": {Softplus: softplus},
