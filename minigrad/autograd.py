@@ -102,7 +102,7 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
                 used = answers and tuple([a if p in wanted else None for a, p in zip(answers, parents, strict=True)])
                 for watcher in watchers:
                     watcher.answered(node, grad, used)
-            around, fresh = None, node.answers_are_new and not create_graph
+            around = None
             for position, parent in enumerate(parents):  # zip takes 0.25 us more
                 if parent is None:
                     continue
@@ -117,7 +117,7 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
                     total[parent] = known = known or [None] * parent.outputs
                     known[node.index] = answer
                     continue
-                leaf, new = isinstance(parent, Tensor), fresh
+                leaf, new = isinstance(parent, Tensor), False
                 if leaf:
                     shape, dtype = parent.data.shape, parent.data.dtype
                     if answer.data.dtype is not dtype and answer.data.dtype != dtype:
@@ -127,16 +127,18 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
                 if answer.data.shape != shape:
                     answer, new = _summed_to(node, answer, shape), True
                 if known is None:
-                    if (leaf or still) and not new:  # only there it matters whose array it is
-                        around = around or _arrays_around(node, grad, answers)
-                        new = answer.data.base is None and around.count(id(answer.data)) == 1
-                    if leaf and not still and direct and not parent.hooks:
-                        ready.pop()  # it is complete, and need not wait for its turn
-                        _accumulate(parent, answer, new)
-                        continue
+                    if leaf or still:  # only there it matters whose array it is
+                        new = new or node.answers_are_new and not create_graph
+                        if not new:
+                            around = around or _arrays_around(node, grad, answers)
+                            new = answer.data.base is None and around.count(id(answer.data)) == 1
+                        if direct and not still and not parent.hooks:
+                            ready.pop()  # it is complete, and need not wait for its turn
+                            _accumulate(parent, answer, new)
+                            continue
+                        if new:
+                            own.add(parent)
                     total[parent] = answer
-                    if new:
-                        own.add(parent)
                 elif create_graph or parent not in own:
                     total[parent] = known + answer
                     own.add(parent)
@@ -169,8 +171,10 @@ def _arrays_around(node, grad, answers):
 
 def _add_into(total, array, device):
     """Add to a sum that is our own, in place."""
-    flat = ops.common.flat
-    device.kernels.fused_add(flat(total), flat(array))
+    if total.ndim == 1:  # flat already: 0.13 us less
+        device.kernels.fused_add(total, array)
+    else:
+        device.kernels.fused_add(total.ravel(), array.ravel())
 
 
 def _answers(node, grad):
