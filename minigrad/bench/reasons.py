@@ -13,8 +13,7 @@ REASONS = (
     (r"^gemm 1 x 784",
      "one row: the kernel reads b once, at NumPy's speed (0.95 to 1.09 on one thread); the call from Python is slower"),
     (r"^gemm (512|1024|2048) x",
-     "the register tile: on one thread 0.83 to 1.02 of NumPy's product, whose kernel is assembler; deeper slices, "
-     "wider blocks, prefetch and packing a changed that by less than the noise"),
+     "noise: PyTorch's product is MKL's; of NumPy's time minigrad took 0.88 to 1.07 in three runs"),
     (r"^(gemm|linear) ",
      "noise: one row varied from 0.87 to 1.04 times the kernel before it; on one thread the register tile runs at "
      "NumPy's 62 to 86 GFLOP/s"),
@@ -37,8 +36,12 @@ REASONS = (
      "where 16 channels reach 230 to 260"),
     (r"^conv .*(groups 32|depthwise)",
      "few channels to a filter: half a vector of outputs, or a row of the image at a time, 30 to 145 GFLOP/s"),
-    (r"^conv 5x5 \(32, 32, 14, 14\)",
-     "noise: the middle half of its turns took 17.0 to 21.4 ms; 2.12 on two Zen 4 cores"),
+    (r"^conv 1x1 \(32, 256, 7, 7\)",
+     "copies: images to channels in the lanes and back, 55 GFLOP/s in all; a matrix product of that size reaches 120, "
+     "but the convolution is not computed as one"),
+    (r"^conv 5x5 \(32, 32, 14, 14\)|^conv 3x3 .*dilation 2",
+     "no transform saves multiplications there: 80 to 120 GFLOP/s, in the range of PyTorch's; the dilated one took "
+     "17.9 and 22.9 ms in two runs"),
     (r"^softmax \(1000, 1000\), axis 1",
      "five passes through the first-level cache: the exponentials are 144 of 325 us, maxima, differences, sums and "
      "products the rest"),
@@ -57,8 +60,8 @@ REASONS = (
 OBSTACLES = (
     (r"^inference A\b",
      "Inference of A: its products are 12 MFLOP, 118 to 138 µs on two Zen 3 cores (160 on one), normalization and "
-     "activation some 30, and the rest of its 240 to 330 µs is Python. Before what decisions 87 and 88 tell of it "
-     "took 1.16 times as long"),
+     "activation some 30, and the rest of its 240 to 330 µs is Python: 103 µs with kernels that do nothing, 166 before "
+     "Linear, batch normalization and activation were one op there (docs/decisions.md, 92)"),
     (r"^training step A\b",
      "A: the products of a training step are 26 MFLOP. Its kernels take 505 µs on one Zen 3 core (products 373, batch "
      "normalization 78, SGD 40), 416 to 524 on two (products 296 to 332); 390 on one Zen 4 core (products 294). The "
@@ -80,17 +83,18 @@ OBSTACLES = (
      "The engine's forward: a tensor, a node and a launch of 0.14 µs are 1.7 to 2.1 µs of Python on a Zen 4 core, 5.5 "
      "on the Zen 3 machine, where PyTorch takes 5.0 to 5.4"),
     (r"^GEMM from",
-     "Large products with AVX2: on one Zen 3 core 0.79 (1024³) to 0.84 (256³) of the rate of NumPy's, whose kernel is "
-     "assembler; with AVX-512 they are ahead of it. Slices of 256 or 320 of the depth instead of 512, and packing the "
-     "left operand of 256³ and 512³, made it 0.94 to 1.05 times as fast as it was"),
+     "Large products with AVX2: 256³ to 1024³ take 0.93 to 1.07 of NumPy's time, 2048³ 1.05 to 1.08. Before a tile's "
+     "loop took four steps at a time (docs/decisions.md, 90) it was 1.05 to 1.22: beside another machine's work on the "
+     "same core it is instructions that count. What is left at 2048³ was not found: lower blocks, which leave more of "
+     "the second-level cache to others, made it 1.08 times as fast, shorter slices of the depth slower"),
     (r"^GEMM below|^every single op",
      "Small products: 16 x 16 x 16 takes 2.6 µs from Python on a Zen 4 core, 1.0 of them in the kernel, and NumPy's "
      "1.7; on a Zen 3 core, at best, 3.3, 0.8 and 1.6. Thin ones: 10 columns are fewer than an AVX-512 vector has "
      "lanes. They were padded when its figures were measured; since then a tile of their own sums them (60 x 100 x 5 "
      "on AVX2: 2.8 µs before, 1.9 now), which with AVX-512 was not measured"),
     (r"^second thread",
-     "The second thread on C: 1.90, 1.64 and 1.55 in three runs within two hours, on cores that other machines "
-     "disturb: a kernel ends when the slower of them does"),
+     "The second thread on C: from 1.35 to 1.90 in seven runs, on cores that other machines disturb: a kernel ends "
+     "when the slower of them does"),
 )
 """The same for targets: a pattern that matches in the claims, what was tried, what stands in the way."""
 
