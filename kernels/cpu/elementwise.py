@@ -18,15 +18,15 @@ PARALLEL_COSTLY = 32768
 
 
 @inline
-def blocks(size):
+def blocks(size, width=BLOCK):
     """How many blocks an elementwise loop over `size` elements has."""
-    return (size + BLOCK - 1) // BLOCK
+    return (size + width - 1) // width
 
 
 @inline
-def span(block, size):
+def span(block, size, width=BLOCK):
     """The first element of a block, and the one behind its last."""
-    return block * BLOCK, min((block + 1) * BLOCK, size)
+    return block * width, min((block + 1) * width, size)
 
 
 def unary(name, f, threshold=PARALLEL):
