@@ -33,6 +33,7 @@ from minigrad.kernels.cpu.product_plan import (
     BLOCK,
     DEPTH,
     LINE,
+    MEETING,
     MULTIPLYING,
     NARROW,
     ONE_BLOCK,
@@ -254,7 +255,12 @@ def _multiply_shares(task, tasks, a, b, bias, out, work, batch, sizes, steps, pa
 
 @inline
 def _grid(sizes, steps, packed, lanes, threads):
-    """Into how many shares, down and across, a product is cut: those whose largest takes least, packing included."""
+    """Into how many shares, down and across, a product is cut: those whose largest takes least, packing included.
+
+    Lines of memory in which the columns of two shares meet go to and fro between the cores, row by row. On two Zen 4
+    cores 300 x 64 x 64 took 14 or, by where `out` lay, 22 us if cut across, 1568 x 64 x 128 125 or 200; cut down always
+    13 and 122.
+    """
     batch_a, batch_b, m, n, k = sizes
     tiles, units = _tiles(m), _units(n, lanes)
     pack_a = PACKING if packed[0] else 0
@@ -263,7 +269,9 @@ def _grid(sizes, steps, packed, lanes, threads):
     for down in range(1, min(threads, tiles) + 1):
         across = min(threads // down, units)
         rows, columns = (tiles + down - 1) // down, (units + across - 1) // across
-        cost = rows * columns * MULTIPLYING + columns * pack_b + rows * pack_a
+        cost = (rows * columns * MULTIPLYING + columns * pack_b + rows * pack_a) * k
+        if across > 1:
+            cost += rows * TILE_ROWS * MEETING
         if best < 0 or cost <= best:
             best, grid = cost, (down, across)
     return grid

@@ -21,6 +21,7 @@ LINES = 2  # rows of the output up to which rows are multiplied one at a time
 MULTIPLYING, PACKING, TRANSPOSING = TILE_ROWS, 2, 8  # cycles per step of the depth: of a tile, of its operands
 DOTTING, FARTHER = 6, 7  # cycles per vector of the depth of a dot tile; if its rows do not fit into the first cache
 STARTING = 40  # cycles to begin and end a tile of either kind, and a panel
+MEETING = 6  # cycles per row in which the columns of two threads meet in a line of memory: more than 4 where it matters
 FIRST_CACHE = 32768
 VECTOR, DOTS, LINE, NARROW, TILES = range(5)  # ways to compute a product
 
