@@ -1,10 +1,10 @@
 """logsumexp, softmax and log_softmax of x (M, R, K) over R, and their gradients from the output y.
 
-Rows of neighbours (K = 1) go block by block through a tile that stays in the first-level cache: their maxima, then one
-run of exponentials over all of the block (a short row alone leaves most of a vector empty), then their sums. Columns
-(K > 1) go side by side. Softmax computes each exponential once: (1000, 1000) over its rows takes 0.60 ms
-instead of 0.85, over its columns 1.03 instead of 2.07; (100, 100, 100) over the last axis 0.69 instead of 1.50 (two
-threads).
+Rows of neighbours (K = 1) go block by block through a tile that stays in the first-level cache: their maxima, then
+exponentials, of short rows in one run over all of the block (a short row alone leaves most of a vector empty), then
+their sums. Columns (K > 1) go side by side. Softmax computes each exponential once: (1000, 1000) over its rows took
+0.60 ms instead of 0.85, over its columns 1.03 instead of 2.07; (100, 100, 100) over the last axis 0.69 instead of 1.50
+(two threads).
 """
 
 import numpy as np
@@ -12,20 +12,17 @@ import numpy as np
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.elementwise import BLOCK, PARALLEL_COSTLY
 from minigrad.kernels.cpu.parallel import flat, merged, parallel_for, parallel_kernel, scratch
-from minigrad.kernels.cpu.reduce_tiles import COLUMN_VECTORS, MAX, SUM, columns_tile, rows_tile
-from minigrad.kernels.cpu.simd import VECTOR_BYTES, lanes_of
+from minigrad.kernels.cpu.reduce_tiles import COLUMN_VECTORS, MAX, SUM, columns_tile, row_tile, rows_tile
+from minigrad.kernels.cpu.simd import lanes_of
 from minigrad.kernels.cpu.vector_math import exp, log, strict
 
 TILE = 4096  # elements of a task that takes whole rows: 16 KiB of float32
 MOST = 256  # rows of such a task
-SHORT = 256  # rows up to this length are reduced several at once: at most 32 additions in a lane
-VECTOR = VECTOR_BYTES // 4
+SHORT = 256  # rows up to this length are taken several at once: from 200 on one at a time is as fast, below slower
 # Columns that a task takes side by side, at most. 64, a tile of maxima with AVX2, are too few of a row for memory to be
 # read ahead: with them (100, 100, 100) took two Zen 3 cores 2.2 times as long, the gradient 1.6 times.
 STRIP = 512
 NARROW, FEW = 128, 4  # columns of a strip at least, where there are fewer tasks than that
-
-_row_maxima, _row_sums, _column_maxima = rows_tile(MAX), rows_tile(SUM), columns_tile(MAX)
 
 
 @inline
@@ -49,11 +46,6 @@ def _larger(a, b):
 
 
 @strict
-def _sum(a, b):
-    return a + b
-
-
-@strict
 def _finite(top):
     """The shift of logsumexp: the maximum, or 0 if that is infinite (the sum is then 0 or infinite by itself)."""
     return top if np.abs(top) < np.inf else type(top)(0)
@@ -64,20 +56,8 @@ def _log_probability(x, shift, total):
     return (x - shift) - total
 
 
-def of_rows(several, combine, neutral):
-    """Two functions: (x, at, length) reduces a row of neighbours, (x, at, rows, length, results) several rows."""
-
-    @inline
-    def one(x, at, length):
-        lanes, pieces, result = lanes_of(x), scratch(x.dtype.type(0), VECTOR), x.dtype.type(neutral)
-        piece = length // lanes
-        if piece:
-            several(x, at, piece, piece, x, 0, pieces, 0)
-            for lane in range(lanes):
-                result = combine(result, pieces[lane])
-        for i in range(at + piece * lanes, at + length):
-            result = combine(result, x[i])
-        return result
+def of_rows(several, one):
+    """A function (x, at, rows, length, results) that reduces rows of neighbours, from tiles of several rows and one."""
 
     @inline
     def each(x, at, rows, length, results):
@@ -88,13 +68,13 @@ def of_rows(several, combine, neutral):
                 several(x, at + m * length, length, length, x, 0, results, m)
         else:
             for m in range(rows):
-                results[m] = one(x, at + m * length, length)
+                one(x, at + m * length, length, results, m)
 
-    return one, each
+    return each
 
 
-_maximum, _maxima = of_rows(_row_maxima, _larger, -np.inf)
-_total, _totals = of_rows(_row_sums, _sum, 0.0)
+_row_maximum, _row_sum, _column_maxima = row_tile(MAX), row_tile(SUM), columns_tile(MAX)
+_maxima, _totals = of_rows(rows_tile(MAX), _row_maximum), of_rows(rows_tile(SUM), _row_sum)
 
 LOGSUMEXP, SOFTMAX, LOG_SOFTMAX = range(3)
 
@@ -114,10 +94,15 @@ def normaliser(kind):
             source, target = x[(first + m) * length : (first + m + 1) * length], tile[m * length : (m + 1) * length]
             top = _finite(shift[m]) if kind == LOGSUMEXP else shift[m]
             shift[m] = top
-            for i in range(length):
-                target[i] = source[i] - top
-        for i in range(many * length):
-            tile[i] = exp(tile[i])
+            if length > SHORT:
+                for i in range(length):
+                    target[i] = exp(source[i] - top)
+            else:
+                for i in range(length):
+                    target[i] = source[i] - top
+        if length <= SHORT:
+            for i in range(many * length):
+                tile[i] = exp(tile[i])
         _totals(tile, 0, many, length, total)
         for m in range(many):
             total[m] = one / total[m] if kind == SOFTMAX else log(total[m])
@@ -136,13 +121,15 @@ def normaliser(kind):
         """One row of more than TILE elements."""
         length = shape[1]
         row = x[m * length : (m + 1) * length]
-        tile, top, total = scratch(x.dtype.type(0), TILE), _maximum(x, m * length, length), 0.0
-        top = _finite(top) if kind == LOGSUMEXP else top
+        tile, result, total = scratch(x.dtype.type(0), TILE), scratch(x.dtype.type(0), 1), 0.0
+        _row_maximum(x, m * length, length, result, 0)
+        top = _finite(result[0]) if kind == LOGSUMEXP else result[0]
         for first in range(0, length, TILE):
             piece = row[first : min(first + TILE, length)]
             for i in range(piece.size):
                 tile[i] = exp(piece[i] - top)
-            total += np.float64(_total(tile, 0, piece.size))
+            _row_sum(tile, 0, piece.size, result, 0)
+            total += np.float64(result[0])
             if kind == SOFTMAX:
                 target = out[m * length + first : m * length + first + piece.size]
                 for i in range(piece.size):
