@@ -1,8 +1,9 @@
 """The gradient of a 3x3 convolution by its weight, Winograd's way: the transposed map of `winograd`.
 
 Both images are transformed tile by tile; per frequency, the gradient is a matrix product over all tiles, transformed
-back once at the end. The tiles are walked in batches: first tiles are shared out among the threads, then frequencies,
-so that every sum has one owner and one order on any number of threads.
+back once at the end. The tiles are walked in batches. Where the sums are small, every part of the images has its own,
+added up at the end, and what has been transformed stays with the core that did it. Where they are large, tiles are
+shared out among the threads, then frequencies. Every sum has one owner and one order on any number of threads.
 """
 
 from minigrad.kernels.cpu.compile import inline
@@ -22,6 +23,10 @@ from minigrad.kernels.cpu.winograd import (
 from minigrad.kernels.cpu.winograd_tiles import FREQUENCIES, OUTPUT, PATCH, RESULT, WEIGHT, patch_transform
 
 BATCH = 500_000  # elements of a batch's transformed tiles: 2 MB; twice and half as many are no faster
+# Frequencies shared out, half of what is transformed goes from one core to the other: two Zen 4 cores took 740 us for
+# (64, 16, 14, 14) -> 32, one 1,010. In parts two take 505, one up to 1.08 times as long as before, for shorter sums.
+PARTS = 8  # of the images, each with sums of its own
+SMALL = 2048  # elements of a frequency's sums up to which there are parts: 2.4 MB of sums in all
 PANEL = 3  # vectors of output channels that lie together: a multiple of HEIGHT at any width
 ONES = PATCH + 1  # the frequency (1, 1): interpolation at 1, where every output counts once
 
@@ -30,11 +35,12 @@ _transform_back = patch_transform(WEIGHT.T)
 
 
 def _batch(lanes, across, size, total, c_lanes, o_lanes):
-    """(blocks of a batch, tiles of a batch, output channels in whole panels)."""
+    """(parts, blocks of a batch, tiles of a batch, output channels in whole panels)."""
     o_panels = (o_lanes + PANEL * lanes - 1) // (PANEL * lanes) * PANEL * lanes
-    blocks = max(4, BATCH // (FREQUENCIES * (c_lanes + o_panels) * size * across))
-    blocks = min(blocks, (total + size - 1) // size)
-    return blocks, blocks * size * across, o_panels
+    blocks = (total + size - 1) // size
+    parts = PARTS if blocks >= PARTS and c_lanes * o_lanes <= SMALL else 1
+    batch = min(max(4, BATCH // (FREQUENCIES * (c_lanes + o_panels) * size * across)), blocks) if parts == 1 else 1
+    return parts, batch, batch * size * across, o_panels
 
 
 _batch_compiled = inline(_batch)
@@ -109,27 +115,59 @@ def _multiply(task, work, tiles, add, sizes, steps, places):
 
 
 @inline
-def _add_sums(work, grads_at, tiles, grad_bias, first, add):
-    """The gradient by the bias: one of the frequencies is the plain sum of each tile."""
-    width = PANEL * lanes_of(work)
+def _add_bias(work, grads_at, tiles, width, bias_at, add):
+    """The gradient by the bias, of a panel of channels: one of the frequencies is the plain sum of each tile."""
     sums = scratch(work.dtype.type(0), 48)
     for i in range(width):
         sums[i] = 0
     for tile in range(tiles):
         for i in range(width):
             sums[i] += work[grads_at + tile * width + i]
-    for i in range(min(width, grad_bias.size - first)):
-        grad_bias[first + i] = grad_bias[first + i] + sums[i] if add else sums[i]
+    for i in range(width):
+        work[bias_at + i] = work[bias_at + i] + sums[i] if add else sums[i]
 
 
 @inline
-def _finish(task, tasks, out, work, sizes, sums_at, sums_step, flags_at):
-    """Some output channels of the gradient, transformed back and checked."""
+def _sum_parts(chunk, chunks, x, grad, work, sizes, source, tiles, numbers, steps, places):
+    """One chunk of the parts: each block transformed and multiplied by the thread that then has it in its cache."""
+    channels, c_out, c_lanes = sizes
+    size, total = tiles[3:5]
+    parts, blocks, o_panels, pitch, biases = numbers
+    inputs_step, grads_step, sums_step = steps
+    inputs_at, sums_at, bias_at, buffer_size, chunk_size = places
+    lanes, across = lanes_of(work), tiles[1]
+    inputs_at += chunk * chunk_size
+    grads_at = inputs_at + FREQUENCIES * inputs_step
+    panels = (c_lanes + 2 * lanes - 1) // (2 * lanes)
+    for part in range(chunk * parts // chunks, (chunk + 1) * parts // chunks):
+        first = part * blocks // parts
+        for block in range(first, (part + 1) * blocks // parts):
+            count = (min((block + 1) * size, total) - block * size) * across
+            _transform_blocks(0, 1, x, grad, work, (block, 1), sizes, source, tiles, (inputs_step, grads_step),
+                              (inputs_at, grads_at, grads_at + FREQUENCIES * grads_step, buffer_size))
+            for task in range(FREQUENCIES * panels):
+                _multiply(task, work, count, block > first, (c_out, c_lanes, pitch), steps,
+                          (inputs_at, grads_at, sums_at + part * FREQUENCIES * sums_step))
+            for panel in range(0, o_panels if biases else 0, PANEL * lanes):
+                _add_bias(work, grads_at + ONES * grads_step + panel * pitch, count, PANEL * lanes,
+                          bias_at + part * o_panels + panel, block > first)
+
+
+@inline
+def _finish(task, tasks, out, work, sizes, parts, sums_at, sums_step, flags_at):
+    """Some output channels of the gradient: the parts' sums added up, transformed back and checked."""
     channels, c_out, c_lanes = sizes
     lanes = lanes_of(work)
     taps = scratch(work.dtype.type(0), 256)  # a whole square is read: of the widest vectors, 16 by 16
     check = work.dtype.type(0)
     for o in range(task * c_out // tasks, (task + 1) * c_out // tasks):
+        for k in range(FREQUENCIES if parts > 1 else 0):
+            at = sums_at + k * sums_step + o * c_lanes
+            line = work[at : at + c_lanes]
+            for part in range(1, parts):
+                other = work[at + part * FREQUENCIES * sums_step : at + part * FREQUENCIES * sums_step + c_lanes]
+                for c in range(c_lanes):
+                    line[c] += other[c]
         for c in range(0, channels, lanes):
             _transform_back(work, sums_at + o * c_lanes + c, 6 * sums_step, sums_step, taps, 0, lanes)
             for i in range(9 * lanes):
@@ -149,45 +187,60 @@ def winograd_grad_weight(grad, x, out, grad_bias, work, pad_top, pad_left):
     images, channels, height, width = x.shape
     c_out, rows, columns = grad.shape[1], grad.shape[2], grad.shape[3]
     lanes = lanes_of(work)
-    down, across, parts, size, c_lanes, o_lanes, _, _, buffer = _layout_compiled(
+    down, across, strips, size, c_lanes, o_lanes, _, _, buffer = _layout_compiled(
         lanes, images, channels, c_out, rows, columns)
-    total = images * parts * down
-    batch, pitch, o_panels = _batch_compiled(lanes, across, size, total, c_lanes, o_lanes)
+    total = images * strips * down
+    parts, batch, pitch, o_panels = _batch_compiled(lanes, across, size, total, c_lanes, o_lanes)
     blocks, tasks = (total + size - 1) // size, min(c_out, 16)
     inputs_step, grads_step = pitch * c_lanes + LINE, pitch * o_panels + LINE
     sums_step = (c_out + HEIGHT) * c_lanes + LINE
-    inputs_at = tasks
-    grads_at = inputs_at + FREQUENCIES * inputs_step
-    sums_at = grads_at + FREQUENCIES * grads_step
-    chunks_at = sums_at + FREQUENCIES * sums_step
-    chunks = min(batch, (work.size - chunks_at) // buffer)
-    panels = (c_lanes + 2 * lanes - 1) // (2 * lanes)
-    for start in range(0, blocks, batch):
-        count = min(batch, blocks - start)
-        tiles = (min((start + count) * size, total) - start * size) * across
-        parallel_for(_transform_blocks, chunks, True, (
-            chunks, flat(x), flat(grad), work, (start, count), (channels, c_out, c_lanes),
-            (height, width, pad_top, pad_left, rows, columns), (down, across, parts, size, total, pitch),
-            (inputs_step, grads_step), (inputs_at, grads_at, chunks_at, buffer)))
-        parallel_for(_multiply, FREQUENCIES * panels, True, (
-            work, tiles, start > 0, (c_out, c_lanes, pitch), (inputs_step, grads_step, sums_step),
-            (inputs_at, grads_at, sums_at)))
-        for panel in range(0, min(o_panels, grad_bias.size), PANEL * lanes):
-            _add_sums(work, grads_at + ONES * grads_step + panel * pitch, tiles, grad_bias, panel, start > 0)
-    parallel_for(_finish, tasks, channels * c_out >= 4096, (
-        tasks, flat(out), work, (channels, c_out, c_lanes), sums_at, sums_step, 0))
+    bias_at = tasks
+    sums_at = bias_at + parts * o_panels
+    inputs_at = sums_at + parts * FREQUENCIES * sums_step
+    transformed = FREQUENCIES * (inputs_step + grads_step)
+    sizes, source = (channels, c_out, c_lanes), (height, width, pad_top, pad_left, rows, columns)
+    tiles, steps = (down, across, strips, size, total, pitch), (inputs_step, grads_step, sums_step)
+    if parts > 1:
+        chunks = min(parts, (work.size - inputs_at) // (transformed + buffer))
+        parallel_for(_sum_parts, chunks, True, (
+            chunks, flat(x), flat(grad), work, sizes, source, tiles, (parts, blocks, o_panels, pitch, grad_bias.size),
+            steps, (inputs_at, sums_at, bias_at, buffer, transformed + buffer)))
+    else:
+        grads_at, chunks_at = inputs_at + FREQUENCIES * inputs_step, inputs_at + transformed
+        chunks = min(batch, (work.size - chunks_at) // buffer)
+        panels = (c_lanes + 2 * lanes - 1) // (2 * lanes)
+        for start in range(0, blocks, batch):
+            count = min(batch, blocks - start)
+            many = (min((start + count) * size, total) - start * size) * across
+            parallel_for(_transform_blocks, chunks, True, (
+                chunks, flat(x), flat(grad), work, (start, count), sizes, source, tiles, (inputs_step, grads_step),
+                (inputs_at, grads_at, chunks_at, buffer)))
+            parallel_for(_multiply, FREQUENCIES * panels, True, (
+                work, many, start > 0, (c_out, c_lanes, pitch), steps, (inputs_at, grads_at, sums_at)))
+            for panel in range(0, o_panels if grad_bias.size else 0, PANEL * lanes):
+                _add_bias(work, grads_at + ONES * grads_step + panel * pitch, many, PANEL * lanes, bias_at + panel,
+                          start > 0)
+    parallel_for(_finish, tasks, parts > 1 or channels * c_out >= 4096, (
+        tasks, flat(out), work, sizes, parts, sums_at, sums_step, 0))
     finite = True
     for task in range(tasks):
         finite &= work[task] == 0
     for o in range(grad_bias.size):
-        finite &= grad_bias[o] * work.dtype.type(0) == 0
+        total_bias = work[bias_at + o]
+        for part in range(1, parts):
+            total_bias += work[bias_at + part * o_panels + o]
+        grad_bias[o] = total_bias
+        finite &= total_bias * work.dtype.type(0) == 0
     return finite
 
 
 def winograd_grad_weight_workspace(images, channels, c_out, rows, columns, threads):
     """Elements of scratch memory that `winograd_grad_weight` wants."""
     lanes = VECTOR_BYTES // 4
-    down, across, parts, size, c_lanes, o_lanes, _, _, buffer = _layout(lanes, images, channels, c_out, rows, columns)
-    batch, pitch, o_panels = _batch(lanes, across, size, images * parts * down, c_lanes, o_lanes)
-    steps = pitch * (c_lanes + o_panels) + (c_out + HEIGHT) * c_lanes + 3 * LINE
-    return min(c_out, 16) + FREQUENCIES * steps + min(batch, threads) * buffer
+    down, across, strips, size, c_lanes, o_lanes, _, _, buffer = _layout(lanes, images, channels, c_out, rows, columns)
+    parts, batch, pitch, o_panels = _batch(lanes, across, size, images * strips * down, c_lanes, o_lanes)
+    sums = (c_out + HEIGHT) * c_lanes + LINE
+    transformed = FREQUENCIES * (pitch * (c_lanes + o_panels) + 2 * LINE)
+    threads = min(parts if parts > 1 else batch, threads)
+    return (min(c_out, 16) + parts * (o_panels + FREQUENCIES * sums)
+            + (threads * (transformed + buffer) if parts > 1 else transformed + threads * buffer))

@@ -30,11 +30,11 @@ def problem(n, c, o, out, pad, bias=True, dtype=np.float32):
             "conv2d_grad_weight": ((grad, x), weight.shape)}
 
 
-def run(name, inputs, shape, pad):
-    """The CPU kernel's output; the scratch memory starts as NaN and has a guard behind it."""
+def run(name, inputs, shape, pad, before=np.nan):
+    """The CPU kernel's output; the scratch memory holds `before` at first and has a guard behind it."""
     numbers = (1, 1, *pad, 1, 1, 1)
     size = getattr(cpu, f"{name}_workspace")(*inputs, *shape, *numbers)
-    out, work = np.full(shape, np.nan, inputs[0].dtype), np.full(size + GUARD, np.nan, inputs[0].dtype)
+    out, work = np.full(shape, np.nan, inputs[0].dtype), np.full(size + GUARD, before, inputs[0].dtype)
     work[size:] = 7
     bias = [np.full(inputs[0].shape[1], np.nan, out.dtype)] if name == "conv2d_grad_weight" else []
     getattr(cpu, name)(*inputs, out, *bias, work[:size], *numbers)
@@ -141,9 +141,20 @@ def test_sums_that_only_the_transforms_overflow(name):
     check(name, inputs, shape, (1, 1))
 
 
+@pytest.mark.parametrize("sizes", ((11, 40, 48, (14, 14)), (60, 16, 32, (14, 14)), (33, 17, 20, (9, 21))))
 @pytest.mark.parametrize("name", NAMES)
-def test_same_bits_on_any_number_of_threads(name):
-    case = problem(11, 40, 48, (14, 14), (1, 1))[name]
+def test_scratch_memory_may_hold_anything(name, sizes):
+    """NaN would make the result invalid, which is then computed directly; numbers would be added to it."""
+    case = problem(*sizes, (1, 1))[name]
+    assert taken(name, *case)
+    np.testing.assert_array_equal(run(name, *case, (1, 1)), run(name, *case, (1, 1), before=1000))
+
+
+@pytest.mark.parametrize("sizes", ((11, 40, 48, (14, 14)), (60, 16, 32, (14, 14)), (33, 17, 20, (9, 21))))
+@pytest.mark.parametrize("name", NAMES)
+def test_same_bits_on_any_number_of_threads(name, sizes):
+    """Also where the gradient by the weight is summed in parts of the images."""
+    case = problem(*sizes, (1, 1))[name]
     assert taken(name, *case)
     out, threads = run(name, *case, (1, 1)), numba.get_num_threads()
     try:
