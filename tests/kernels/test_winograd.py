@@ -176,7 +176,7 @@ PROGRAM = """
 import sys
 sys.path.insert(0, "tests/kernels")
 from test_winograd import NAMES, check, problem, taken
-for arguments in [(2, 32, 40, (7, 19), (1, 1)), (1, 35, 32, (18, 15), (0, 2))]:
+for arguments in [(2, 32, 40, (7, 19), (1, 1)), (1, 35, 32, (18, 15), (0, 2)), (33, 17, 20, (9, 11), (1, 1))]:
     for name in NAMES[:COUNT]:
         case = problem(*arguments)[name]
         assert taken(name, *case)
