@@ -9,15 +9,16 @@ from numba import config
 
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.packing import pad_narrow_rows
-from minigrad.kernels.cpu.parallel import flat, parallel_for, parallel_kernel
-from minigrad.kernels.cpu.simd import VECTOR_BYTES, dot_rows, keep_scalar, lanes_of, put_integer, sum_row
+from minigrad.kernels.cpu.parallel import flat, parallel_for, parallel_kernel, scratch
+from minigrad.kernels.cpu.reduce_tiles import SUM, row_tile
+from minigrad.kernels.cpu.simd import VECTOR_BYTES, dot_rows, keep_scalar, lanes_of, put_integer
 
 TAPS = 9  # at a time: those of 3 x 3, and enough sums to hide the latency of the multiply-add
 PARALLEL_WORK = 250_000  # multiply-adds, about 10 us
 CHANNELS = 64  # whose sums are kept at the same time, so that planes are read in the order they lie: 36 KB for 3 x 3
 SLACK = 128
 
-_sum_row = sum_row()
+_sum_row = row_tile(SUM)
 _dot = dot_rows(TAPS)
 
 
@@ -42,7 +43,7 @@ def _sum_channel(chunk, chunks, chunk_size, grad, x, out, grad_bias, work, numbe
     together = max(1, CHANNELS // c_in)
     buffer_at = taps_up + chunk * chunk_size
     sums_at, sums_size = buffer_at + plane + SLACK, taps_up * lanes
-    first, end = chunk * o_total // chunks, (chunk + 1) * o_total // chunks
+    first, end, total = chunk * o_total // chunks, (chunk + 1) * o_total // chunks, scratch(work.dtype.type(0), 1)
     for start in range(first, end, together):
         last = min(start + together, end)
         for i in range((last - start) * c_in * sums_size):
@@ -54,7 +55,8 @@ def _sum_channel(chunk, chunks, chunk_size, grad, x, out, grad_bias, work, numbe
             for o in range(start, last):
                 at = (image * o_total + o) * rows * columns
                 if grad_bias.size > 0:
-                    _sum_row(grad, at, rows * columns, 1, grad_bias, o)
+                    _sum_row(grad, at, rows * columns, total, 0)
+                    grad_bias[o] += total[0]
                 for c in range(c_in):
                     channel = (image * o_total + o) * c_in + c
                     for phase in range(phases_h * phases_w):

@@ -11,8 +11,9 @@ from numba import config
 
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.packing import pack_panel, pad_narrow_rows, transpose
-from minigrad.kernels.cpu.parallel import flat, merged, only_float32, parallel_for, parallel_kernel
-from minigrad.kernels.cpu.simd import PIXELS, VECTOR_BYTES, channels_tile, keep_scalar, lanes_of, put_integer, sum_row
+from minigrad.kernels.cpu.parallel import flat, merged, only_float32, parallel_for, parallel_kernel, scratch
+from minigrad.kernels.cpu.reduce_tiles import SUM, row_tile
+from minigrad.kernels.cpu.simd import PIXELS, VECTOR_BYTES, channels_tile, keep_scalar, lanes_of, put_integer
 from minigrad.kernels.cpu.winograd import wants_winograd, wants_winograd_compiled
 from minigrad.kernels.cpu.winograd_grad import winograd_grad_weight, winograd_grad_weight_workspace
 
@@ -27,7 +28,7 @@ HALF = VECTOR_BYTES // 8  # lanes of half a vector of float32
 
 _wide_tile = channels_tile(PIXELS, 2)
 _narrow_tile = channels_tile(PIXELS, 1)
-_sum_row = sum_row()
+_sum_row = row_tile(SUM)
 _half_tile = channels_tile(PIXELS, 1, HALF)
 
 
@@ -76,7 +77,7 @@ def _sum_block(chunk, chunks, chunk_size, grad, x, work, with_bias, numbers, sou
     size = _up(part * taps_2d) * wide
     buffer_at = buffers_at + chunk * chunk_size
     packed_at = buffer_at + together * groups * part * plane + SLACK
-    tasks = blocks * splits
+    tasks, total = blocks * splits, scratch(work.dtype.type(0), 1)
     for task in range(chunk * tasks // chunks, (chunk + 1) * tasks // chunks):
         block, split = task // splits, task % splits
         c_first = split * part
@@ -109,9 +110,10 @@ def _sum_block(chunk, chunks, chunk_size, grad, x, work, with_bias, numbers, sou
                             transpose(grad, at, rows * columns, valid, pixels, work, packed_at + i * pixels * across,
                                       across)
                         if with_bias and split == 0:
+                            bias = bias_at + block * o_total + group * c_out + channel
                             for o in range(valid):
-                                _sum_row(grad, at + o * rows * columns, pixels, 1 if old or i else 0,
-                                         work, bias_at + block * o_total + group * c_out + channel + o)
+                                _sum_row(grad, at + o * rows * columns, pixels, total, 0)
+                                work[bias + o] = work[bias + o] + total[0] if old or i else total[0]
                     base = buffer_at + group * part * plane
                     at = partials_at + ((block * groups * panels + panel) * splits + split) * size
                     for tap in range(0, c_count * taps_2d, PIXELS):

@@ -53,8 +53,8 @@ def _adam_direction(m, v, root, eps):
     return m / (np.sqrt(v) * root + eps)
 
 
-# What is written is not read again: where a vector of it crosses a line of the cache (NumPy's arrays begin at any
-# multiple of 16 bytes) it would have to leave the core first, and Adam took 2.8 times as long (Zen 4, AVX-512).
+# What is written is not read again: store-to-load forwarding fails where a vector crosses a line of the cache (NumPy's
+# arrays begin at any multiple of 16 bytes), and Adam took 2.8 times as long (Zen 4, AVX-512).
 @inline
 def _adam_block(block, param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, numbers):
     size, root, b1, c1, b2, c2, eps, shrink, decay, sign = numbers

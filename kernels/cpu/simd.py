@@ -19,7 +19,7 @@ from minigrad.kernels.cpu.emitter import FREE_MASKS, INDEX, PIXELS, ROWS, VECTOR
 __all__ = [
     "FREE_MASKS", "PIXELS", "ROWS", "VECTORS", "VECTOR_BYTES", "add_constant", "channels_tile", "copy_block",
     "copy_even", "copy_vector", "copy_window", "copy_windows", "dot_rows", "filter_tile", "gather_tile",
-    "keep_scalar", "lanes_of", "put_integer", "sum_row", "transpose_block", "transpose_whole", "vectors_for",
+    "keep_scalar", "lanes_of", "put_integer", "transpose_block", "transpose_whole", "vectors_for",
     "zero_vector",
 ]
 
@@ -238,50 +238,6 @@ def add_constant(whole=True):
         emit.store(total, emit.at(out, out_at), None if whole else emit.mask(count))
 
     return add
-
-
-def sum_row():
-    """``f(x, x_at, count, add, out, out_at)``: ``out[out_at]``, or 0 unless `add`, plus a sum of `count` neighbours."""
-
-    def twin(x, x_at, count, add, out, out_at):
-        with np.errstate(all="ignore"):
-            total = x.reshape(-1)[x_at : x_at + count].sum()
-            out[out_at] = out[out_at] + total if add else total
-
-    @vectorised(twin)
-    def total(emit, x, x_at, count, add, out, out_at):
-        builder, lanes = emit.builder, ir.Constant(INDEX, emit.lanes)
-        x, out = emit.at(x, x_at), emit.at(out, out_at)
-        sums = [cgutils.alloca_once_value(builder, emit.zero) for _ in range(4)]  # hide the latency of the addition
-
-        def accumulate(v, value):
-            builder.store(builder.fadd(builder.load(sums[v]), value), sums[v])
-
-        fours, whole = builder.sdiv(count, builder.mul(lanes, ir.Constant(INDEX, 4))), builder.sdiv(count, lanes)
-        with cgutils.for_range(builder, fours, intp=INDEX) as step:
-            for v in range(4):
-                accumulate(v, emit.load_vector(emit.at(x, builder.mul(step.index, ir.Constant(INDEX, 4 * emit.lanes)),
-                                                       v * emit.lanes)))
-        done = builder.mul(fours, ir.Constant(INDEX, 4))
-        with cgutils.for_range(builder, builder.sub(whole, done), intp=INDEX) as step:
-            accumulate(0, emit.load_vector(emit.at(x, builder.mul(builder.add(done, step.index), lanes))))
-        done = builder.mul(whole, lanes)
-        accumulate(1, emit.load_masked(emit.at(x, done), emit.mask(builder.sub(count, done))))
-        a, b, c, d = [builder.load(total) for total in sums]
-        vector, size = builder.fadd(builder.fadd(a, b), builder.fadd(c, d)), emit.lanes
-        while size > 1:
-            size //= 2
-            vector = builder.fadd(emit.shuffle(vector, vector, list(range(size))),
-                                  emit.shuffle(vector, vector, list(range(size, 2 * size))))
-        result = builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
-        adding = builder.icmp_signed("!=", add, ir.Constant(INDEX, 0))
-        with builder.if_else(adding) as (then, otherwise):
-            with then:
-                builder.store(builder.fadd(builder.load(out), result), out)
-            with otherwise:
-                builder.store(result, out)
-
-    return total
 
 
 def dot_rows(count):

@@ -59,9 +59,9 @@ def _layout(lanes, images, channels, c_out, rows, columns):
     output channels, elements between the matrices of inputs and of products, elements of the padded rows)
     """
     down, wide = (rows + OUTPUT - 1) // OUTPUT, (columns + OUTPUT - 1) // OUTPUT
-    parts = (wide + ACROSS - 1) // ACROSS
-    across = (wide + parts - 1) // parts
-    total = images * parts * down
+    strips = (wide + ACROSS - 1) // ACROSS
+    across = (wide + strips - 1) // strips
+    total = images * strips * down
     most = max(1, min(TILES // across, (total + 3) // 4))
     block, waste = most, 1e9
     for height in range(max(1, most * 2 // 3), most + 1):
@@ -73,7 +73,7 @@ def _layout(lanes, images, channels, c_out, rows, columns):
     c_lanes, o_lanes = (channels + lanes - 1) // lanes * lanes, (c_out + lanes - 1) // lanes * lanes
     lines = min(block, down) * OUTPUT + 2
     buffer = (lines * (across * OUTPUT + 2) + lanes) * lanes
-    return down, across, parts, block, c_lanes, o_lanes, tiles * c_lanes + LINE, tiles * o_lanes + LINE, buffer
+    return down, across, strips, block, c_lanes, o_lanes, tiles * c_lanes + LINE, tiles * o_lanes + LINE, buffer
 
 
 _layout_compiled = inline(_layout)
@@ -119,7 +119,7 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, sizes, source, tiles, st
     """One chunk of the blocks: transform the inputs, multiply, transform back."""
     channels, c_out, c_lanes, o_lanes, blocks = sizes
     height, width, top, left, rows, columns = source
-    down, across, parts, size, total = tiles
+    down, across, strips, size, total = tiles
     weights_step, inputs_step, products_step = steps
     weights_at, bias_at, flags_at, chunks_at, buffer_size = places
     lanes = lanes_of(work)
@@ -140,8 +140,8 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, sizes, source, tiles, st
             for i in range(lines * reach * lanes):
                 work[buffer_at + i] = 0
             for c in range(0, channels, lanes):
-                load_rows(x, work, (strip // parts * channels + c) * height * width, channels - c, height, width,
-                          lines, tile_row * OUTPUT - top, strip % parts * across * OUTPUT - left, reach, buffer_at)
+                load_rows(x, work, (strip // strips * channels + c) * height * width, channels - c, height, width,
+                          lines, tile_row * OUTPUT - top, strip % strips * across * OUTPUT - left, reach, buffer_at)
                 for i in range(count):
                     for j in range(across):
                         _transform_input(work, buffer_at + OUTPUT * (i * reach + j) * lanes, reach * lanes, lanes,
@@ -163,7 +163,7 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, sizes, source, tiles, st
         while row < last:
             strip, tile_row = row // down, row % down
             count = min(down - tile_row, last - row)
-            column = strip % parts * across * OUTPUT
+            column = strip % strips * across * OUTPUT
             valid = min(across * OUTPUT, columns - column)
             pitch = across * OUTPUT * lanes
             for o in range(0, c_out, lanes):
@@ -173,7 +173,7 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, sizes, source, tiles, st
                             work, products_at + ((row - first + i) * across + j) * o_lanes + o, products_step,
                             work, bias_at + o, work, buffer_at + OUTPUT * (i * pitch + j * lanes), pitch, check_at)
                 for i in range(min(count * OUTPUT, rows - tile_row * OUTPUT)):
-                    target_at = (((strip // parts * c_out + o) * rows + tile_row * OUTPUT + i) * columns + column)
+                    target_at = (((strip // strips * c_out + o) * rows + tile_row * OUTPUT + i) * columns + column)
                     start = 0
                     while start < valid:
                         if valid >= lanes:
@@ -200,9 +200,9 @@ def winograd_correlate(x, weight, bias, out, work, backward, pad_top, pad_left):
     top, left = (2 - pad_top, 2 - pad_left) if backward else (pad_top, pad_left)
     o_step, c_step = (9, 9 * c_out) if backward else (9 * channels, 9)
     lanes = lanes_of(work)
-    down, across, parts, size, c_lanes, o_lanes, inputs_step, products_step, buffer = _layout_compiled(
+    down, across, strips, size, c_lanes, o_lanes, inputs_step, products_step, buffer = _layout_compiled(
         lanes, images, channels, c_out, rows, columns)
-    total = images * parts * down
+    total = images * strips * down
     blocks = (total + size - 1) // size
     weights_step = channels * o_lanes + LINE
     chunk_size = LINE + buffer + FREQUENCIES * (inputs_step + products_step)
@@ -220,7 +220,7 @@ def winograd_correlate(x, weight, bias, out, work, backward, pad_top, pad_left):
     parallel_for(_correlate, chunks, True, (
         chunks, chunk_size, flat(x), flat(out), work,
         (channels, c_out, c_lanes, o_lanes, blocks), (height, width, top, left, rows, columns),
-        (down, across, parts, size, total), (weights_step, inputs_step, products_step),
+        (down, across, strips, size, total), (weights_step, inputs_step, products_step),
         (weights_at, bias_at, flags_at, chunks_at, buffer)))
     finite = True
     for chunk in range(chunks):
@@ -231,8 +231,8 @@ def winograd_correlate(x, weight, bias, out, work, backward, pad_top, pad_left):
 def winograd_workspace(images, channels, c_out, rows, columns, threads):
     """Elements of scratch memory that `winograd_correlate` wants."""
     lanes = VECTOR_BYTES // 4
-    down, _, parts, size, _, o_lanes, inputs_step, products_step, buffer = _layout(
+    down, _, strips, size, _, o_lanes, inputs_step, products_step, buffer = _layout(
         lanes, images, channels, c_out, rows, columns)
     chunk_size = LINE + buffer + FREQUENCIES * (inputs_step + products_step) + 1
-    blocks = -(-images * parts * down // size)
+    blocks = -(-images * strips * down // size)
     return o_lanes + FREQUENCIES * (channels * o_lanes + LINE) + min(blocks, threads) * chunk_size

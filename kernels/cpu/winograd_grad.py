@@ -25,8 +25,8 @@ from minigrad.kernels.cpu.winograd_tiles import FREQUENCIES, OUTPUT, PATCH, RESU
 BATCH = 500_000  # elements of a batch's transformed tiles: 2 MB; twice and half as many are no faster
 # Frequencies shared out, half of what is transformed goes from one core to the other: two Zen 4 cores took 740 us for
 # (64, 16, 14, 14) -> 32, one 1,010. In parts two take 505, one up to 1.08 times as long as before, for shorter sums.
-PARTS = 8  # of the images, each with sums of its own
-SMALL = 2048  # elements of a frequency's sums up to which there are parts: 2.4 MB of sums in all
+PARTS = 8  # of the images, each with sums of its own: the most threads that share them
+SMALL = 2048  # elements of a frequency's sums up to which there are parts: some 3 MB of sums in all
 PANEL = 3  # vectors of output channels that lie together: a multiple of HEIGHT at any width
 ONES = PATCH + 1  # the frequency (1, 1): interpolation at 1, where every output counts once
 
@@ -51,7 +51,7 @@ def _transform_blocks(chunk, chunks, x, grad, work, batch, sizes, source, tiles,
     """One chunk of a batch's blocks: both images into the lanes and transformed."""
     channels, c_out, c_lanes = sizes
     height, width, top, left, rows, columns = source
-    down, across, parts, size, total, pitch = tiles
+    down, across, strips, size, total, pitch = tiles
     inputs_step, grads_step = steps
     inputs_at, grads_at, chunks_at, buffer_size = places
     start, blocks = batch
@@ -61,7 +61,7 @@ def _transform_blocks(chunk, chunks, x, grad, work, batch, sizes, source, tiles,
         row, last = (start + block) * size, min((start + block + 1) * size, total)
         while row < last:
             strip, tile_row = row // down, row % down
-            image, column = strip // parts, strip % parts * across * OUTPUT
+            image, column = strip // strips, strip % strips * across * OUTPUT
             count = min(down - tile_row, last - row)
             tile = (row - start * size) * across
             lines, reach = count * OUTPUT + PATCH - OUTPUT, across * OUTPUT + PATCH - OUTPUT

@@ -37,14 +37,16 @@ REASONS = (
     (r"^conv .*(groups 32|depthwise)",
      "few channels to a filter: half a vector of outputs, or a row of the image at a time, 30 to 145 GFLOP/s"),
     (r"^conv 1x1 \(32, 256, 7, 7\)",
-     "copies: images to channels in the lanes and back, 55 GFLOP/s in all; a matrix product of that size reaches 120, "
-     "but the convolution is not computed as one"),
+     "copies: images to channels in the lanes and back, 55 GFLOP/s in all with AVX2, where a matrix product of that "
+     "size reaches 120, but the convolution is not computed as one; 160 to 175 with AVX-512, which a product would not "
+     "reach: 49 columns take the vectors of 64"),
+    (r"^conv 1x1 .*stride 2", "noise: 1.02 and 0.98 in two runs"),
     (r"^conv 5x5 \(32, 32, 14, 14\)|^conv 3x3 .*dilation 2",
-     "no transform saves multiplications there: 80 to 120 GFLOP/s, in the range of PyTorch's; the dilated one took "
-     "17.9 and 22.9 ms in two runs"),
+     "the padding is multiplied too: 16 % of the products of 5x5 at 14 x 14, 9 % of the dilated ones at 28 x 28, at 80 "
+     "to 120 GFLOP/s with AVX2, 190 to 205 with AVX-512, where matrix products take 200 to 220"),
     (r"^softmax \(1000, 1000\), axis 1",
-     "five passes through the first-level cache: the exponentials are 144 of 325 us, maxima, differences, sums and "
-     "products the rest"),
+     "measured before a row was reduced in vectors of neighbours (docs/decisions.md, 96), which takes 0.77 of the "
+     "time; the exponentials alone were 144 of 325 us"),
     (r"^cross-entropy \(64, 1000\), forward",
      "the op's Python, about 5 of 23 us: a batch of (60, 10) takes 6 in all"),
     (r"^peak memory of a training step A, .*captured",

@@ -52,4 +52,4 @@ def test_scale_and_add(dtype):
     for size in SIZES:
         x, y = numbers(size, dtype), numbers(size, dtype, 1)
         check("scale_inplace", (x, np.array([0.3], dtype)), {0}, 0, threads=size == SIZES[-1])
-        check("fused_add", (x, y), {0}, 0)
+        check("fused_add", (x, y), {0}, 0, threads=size == SIZES[-1])

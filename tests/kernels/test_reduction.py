@@ -9,9 +9,10 @@ SHAPES = (
     (3, 5, 300), (1, 3000, 40), (300, 300, 1), (0, 4, 5), (4, 5, 0),
 )  # fmt: skip
 LARGE = ((1, 100_003, 1), (1, 3000, 40), (300, 300, 1), (40, 30, 70))
-SOFTMAX_SHAPES = ((1, 1, 1), (64, 10, 1), (70, 32, 1), (5, 33, 1), (3, 1000, 1), (4, 10, 33), (2, 7, 130), (2, 9, 1100),
-                  (3000, 12, 1), (1, 90, 400), (2, 40, 530), (0, 4, 5), (4, 5, 0))  # fmt: skip
-SHARED = (3000, 12, 1), (1, 90, 400), (2, 40, 530)  # by several threads
+SOFTMAX_SHAPES = ((1, 1, 1), (64, 10, 1), (70, 32, 1), (5, 33, 1), (3, 1000, 1), (2, 5003, 1), (4, 10, 33), (2, 7, 130),
+                  (2, 9, 1100), (3000, 12, 1), (40, 1003, 1), (9, 5003, 1), (1, 90, 400), (2, 40, 530), (0, 4, 5),
+                  (4, 5, 0))  # fmt: skip
+SHARED = (3000, 12, 1), (40, 1003, 1), (9, 5003, 1), (1, 90, 400), (2, 40, 530)  # by several threads
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -93,11 +94,12 @@ def test_softmax(name, dtype):
         check(name, (x, out), {1}, 8, 1, threads=shape in SHARED)
 
 
-@pytest.mark.parametrize("shape", ((3, 5, 1), (3, 100, 1), (3, 5, 4)))
-def test_softmax_of_infinities(shape):
+@pytest.mark.parametrize("shape", ((3, 5, 1), (3, 100, 1), (3, 303, 1), (3, 5003, 1), (3, 5, 4)))
+@pytest.mark.parametrize("place", (0, -1))
+def test_softmax_of_infinities(shape, place):
     for dtype in FLOATS:
         x = numbers(shape, dtype)
-        x[0], x[1, 2], x[2, 0] = -np.inf, np.inf, np.nan
+        x[0], x[1, 2], x[2, place] = -np.inf, np.inf, np.nan
         check("logsumexp", (x, empty((3, shape[2]), dtype)), {1}, 8)
         check("softmax", (x, empty(shape, dtype)), {1}, 8)
         check("log_softmax", (x, empty(shape, dtype)), {1}, 8)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigrad.kernels import cpu, reference
-from minigrad.kernels.cpu import simd, winograd_tiles
-from minigrad.kernels.cpu.winograd import wants_winograd
+from minigrad.kernels.cpu import simd, winograd_grad, winograd_tiles
+from minigrad.kernels.cpu.winograd import _layout, wants_winograd
 
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 NAMES = ["conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight"]
@@ -66,6 +66,19 @@ def taken(name, inputs, shape):
     return wants_winograd(n, first, second, rows, columns, 3, 3, 1, 1, 1, 1, 1)
 
 
+def in_parts(n, c, o, out):
+    """Whether the gradient by the weight is summed in parts of the images."""
+    down, across, strips, size, c_lanes, o_lanes, *_ = _layout(simd.VECTOR_BYTES // 4, n, c, o, *out)
+    return winograd_grad._batch(simd.VECTOR_BYTES // 4, across, size, n * strips * down, c_lanes, o_lanes)[0] > 1
+
+
+LARGE, WHOLE, UNEVEN = (11, 40, 48, (14, 14)), (60, 16, 32, (14, 14)), (33, 17, 20, (9, 21))
+
+
+def test_which_shapes_are_summed_in_parts():
+    assert not in_parts(*LARGE) and in_parts(*WHOLE) and in_parts(*UNEVEN)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_drawn_shapes(name):
     """Odd sizes, any padding, one image or many, channels that leave lanes empty."""
@@ -114,15 +127,16 @@ def test_float64_is_as_exact_as_ever(name):
     check(name, *problem(2, 32, 32, (12, 12), (1, 1), dtype=np.float64)[name], (1, 1), tolerance=1e-13)
 
 
+@pytest.mark.parametrize("sizes", ((3, 32, 40, (9, 13)), UNEVEN))
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", NAMES)
-def test_nan_and_infinity_reach_what_they_touch_and_nothing_else(name, value):
+def test_nan_and_infinity_reach_what_they_touch_and_nothing_else(name, value, sizes):
     """In each input in turn: the definition's finite values stay, its infinities keep their sign.
 
     Not in grad_input's weights: there the kernels multiply the padding too, the definition does not.
     """
     for which in range({"conv2d_forward": 3, "conv2d_grad_input": 1, "conv2d_grad_weight": 2}[name]):
-        inputs, shape = problem(3, 32, 40, (9, 13), (1, 1))[name]
+        inputs, shape = problem(*sizes, (1, 1))[name]
         assert taken(name, inputs, shape)
         inputs[which].reshape(-1)[inputs[which].size // 2] = value
         exact, out = definition(name, inputs, shape, (1, 1), np.float32), run(name, inputs, shape, (1, 1))
@@ -132,16 +146,17 @@ def test_nan_and_infinity_reach_what_they_touch_and_nothing_else(name, value):
         np.testing.assert_allclose(out[finite], exact[finite], rtol=0, atol=1e-4 * np.abs(exact[finite]).max())
 
 
+@pytest.mark.parametrize("sizes", ((3, 32, 40, (9, 13)), UNEVEN))
 @pytest.mark.parametrize("name", NAMES)
-def test_sums_that_only_the_transforms_overflow(name):
+def test_sums_that_only_the_transforms_overflow(name, sizes):
     """The largest numbers: differences of tiles are infinite, the convolution is not."""
-    inputs, shape = problem(3, 32, 40, (9, 13), (1, 1))[name]
+    inputs, shape = problem(*sizes, (1, 1))[name]
     inputs[0][...] *= np.float32(1e38) / np.abs(inputs[0]).max()
     inputs[1][...] *= np.float32(1e-2)
     check(name, inputs, shape, (1, 1))
 
 
-@pytest.mark.parametrize("sizes", ((11, 40, 48, (14, 14)), (60, 16, 32, (14, 14)), (33, 17, 20, (9, 21))))
+@pytest.mark.parametrize("sizes", (LARGE, WHOLE, UNEVEN))
 @pytest.mark.parametrize("name", NAMES)
 def test_scratch_memory_may_hold_anything(name, sizes):
     """NaN would make the result invalid, which is then computed directly; numbers would be added to it."""
@@ -150,7 +165,7 @@ def test_scratch_memory_may_hold_anything(name, sizes):
     np.testing.assert_array_equal(run(name, *case, (1, 1)), run(name, *case, (1, 1), before=1000))
 
 
-@pytest.mark.parametrize("sizes", ((11, 40, 48, (14, 14)), (60, 16, 32, (14, 14)), (33, 17, 20, (9, 21))))
+@pytest.mark.parametrize("sizes", (LARGE, WHOLE, UNEVEN))
 @pytest.mark.parametrize("name", NAMES)
 def test_same_bits_on_any_number_of_threads(name, sizes):
     """Also where the gradient by the weight is summed in parts of the images."""
@@ -164,6 +179,29 @@ def test_same_bits_on_any_number_of_threads(name, sizes):
         numba.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("sizes", (WHOLE, UNEVEN))
+def test_same_bits_with_scratch_memory_for_any_number_of_threads(sizes):
+    """There are as many tasks as have memory: one, an uneven number, as many as parts, more threads than that."""
+    (grad, x), shape = problem(*sizes, (1, 1))["conv2d_grad_weight"]
+    assert in_parts(*sizes)
+    results = []
+    for threads in (1, 3, 8, 20):
+        size = winograd_grad.winograd_grad_weight_workspace(*x.shape[:2], *grad.shape[1:], threads)
+        out, bias = np.full(shape, np.nan, np.float32), np.full(shape[0], np.nan, np.float32)
+        work = np.full(size + GUARD, 7, np.float32)
+        assert _grad_weight(grad, x, out, bias, work[:size])
+        assert (work[size:] == 7).all()
+        results.append((out, bias))
+    for out, bias in results[1:]:
+        np.testing.assert_array_equal(out, results[0][0])
+        np.testing.assert_array_equal(bias, results[0][1])
+
+
+@numba.njit
+def _grad_weight(grad, x, out, bias, work):
+    return winograd_grad.winograd_grad_weight(grad, x, out, bias, work, 1, 1)
+
+
 def test_matrices_give_the_correlation():
     """Lavin and Gray's identity for one line of six inputs and three weights, exact in rational numbers."""
     rng = np.random.default_rng(0)
@@ -175,12 +213,13 @@ def test_matrices_give_the_correlation():
 PROGRAM = """
 import sys
 sys.path.insert(0, "tests/kernels")
-from test_winograd import NAMES, check, problem, taken
-for arguments in [(2, 32, 40, (7, 19), (1, 1)), (1, 35, 32, (18, 15), (0, 2)), (33, 17, 20, (9, 11), (1, 1))]:
+from test_winograd import NAMES, check, in_parts, problem, taken
+for arguments in [(2, 32, 40, (7, 19), (1, 1)), (1, 35, 32, (18, 15), (0, 2)), (33, 17, 20, (9, 21), (1, 1))]:
     for name in NAMES[:COUNT]:
         case = problem(*arguments)[name]
         assert taken(name, *case)
         check(name, *case, arguments[-1])
+assert in_parts(*arguments[:-1])
 """
 
 
