@@ -58,7 +58,7 @@ def repository_file(target, page):
 
 # What the side bar lists: not in the pages themselves, where GitHub would show it as code.
 CONTENTS = {
-    "index": ("course/index", "batchnorm", "api/index", "benchmarks", "benchmarks-avx512", "benchmarks-gpu",
+    "index": ("course/index", "batchnorm", "api/index", "benchmarks", "benchmarks-avx2", "benchmarks-gpu",
               "cuda-kernels", "decisions"),
     "course/index": tuple(f"course/{path.stem}" for path in sorted((ROOT / "docs/course").glob("[0-9][0-9]-*.md"))),
 }

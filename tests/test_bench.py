@@ -464,7 +464,7 @@ def test_quick_leaves_out_what_is_slow(monkeypatch, tiny_report):
     assert (rounds, turn) == (command.QUICK_ROUNDS, command.QUICK_TURN_SECONDS)
 
 
-@pytest.mark.parametrize("name", ["benchmarks", "benchmarks-avx512"])
+@pytest.mark.parametrize("name", ["benchmarks", "benchmarks-avx2"])
 def test_page_in_docs(name):
     """The page is made from the JSON beside it, with the reasons as they are now."""
     text = (DOCS / f"{name}.md").read_text("utf-8")

@@ -43,7 +43,7 @@ def _sum_channel(chunk, chunks, chunk_size, grad, x, out, grad_bias, work, numbe
     together = max(1, CHANNELS // c_in)
     buffer_at = taps_up + chunk * chunk_size
     sums_at, sums_size = buffer_at + plane + SLACK, taps_up * lanes
-    first, end, total = chunk * o_total // chunks, (chunk + 1) * o_total // chunks, scratch(work.dtype.type(0), 1)
+    first, end, row_sum = chunk * o_total // chunks, (chunk + 1) * o_total // chunks, scratch(work.dtype.type(0), 1)
     for start in range(first, end, together):
         last = min(start + together, end)
         for i in range((last - start) * c_in * sums_size):
@@ -55,8 +55,8 @@ def _sum_channel(chunk, chunks, chunk_size, grad, x, out, grad_bias, work, numbe
             for o in range(start, last):
                 at = (image * o_total + o) * rows * columns
                 if grad_bias.size > 0:
-                    _sum_row(grad, at, rows * columns, total, 0)
-                    grad_bias[o] += total[0]
+                    _sum_row(grad, at, rows * columns, row_sum, 0)
+                    grad_bias[o] += row_sum[0]
                 for c in range(c_in):
                     channel = (image * o_total + o) * c_in + c
                     for phase in range(phases_h * phases_w):

@@ -65,18 +65,18 @@ OBSTACLES = (
      "activation some 30, and the rest of its 240 to 330 µs is Python: 103 µs with kernels that do nothing, 166 before "
      "Linear, batch normalization and activation were one op there (docs/decisions.md, 92)"),
     (r"^training step A\b",
-     "A: the products of a training step are 26 MFLOP. Its kernels take 505 µs on one Zen 3 core (products 373, batch "
-     "normalization 78, SGD 40), 416 to 524 on two (products 296 to 332); 390 on one Zen 4 core (products 294). The "
-     "second core saves less than it could, since what one core has written is slow to reach the other: 10,000 "
-     "float32 take 17 µs to be touched once, 2 on the core that wrote them (Zen 4). Recording and the walk are 255 to "
-     "445 µs of Python on top, 140 on the Zen 4 core; `minigrad.capture` leaves them out. A third of NumPy's time is "
-     "what the kernels alone take, and half of JAX's leaves nothing for Python"),
+     "A: the products of a training step are 26 MFLOP. Its kernels take 252 µs on two Zen 4 cores (products 167, SGD "
+     "33, batch normalization 38; 357 on one, products 271), 505 on one Zen 3 core, 416 to 524 on two. The second "
+     "core saves less than it could, since what one core has written is slow to reach the other: 10,000 float32 take "
+     "17 µs to be touched once, 2 on the core that wrote them (Zen 4). Recording and the walk are 120 µs of Python on "
+     "top there, 255 to 445 on Zen 3; `minigrad.capture` leaves them out. Five times PyTorch's speed would be 170 µs "
+     "on Zen 4: the products alone. A third of NumPy's time is less than what the kernels take, and half of JAX's "
+     "leaves nothing for Python"),
     (r"^training step B against",
-     "B (two Zen 4 cores): its kernels take 3.6 ms: convolutions 2.2 (the gradients by the weights half of it), batch "
-     "normalization and pooling 0.8, products 0.5. A twelfth of NumPy's time would be 1.5 to 2 ms, a fourth of "
-     "PyTorch's 2.6 to 3.3. Statistics from the convolution's hot tile, not built, would save 0.1 "
-     "(docs/decisions.md, 83). Measured before the gradient of batch normalization with pooling stayed in registers, "
-     "which saves 2 to 3 % of its kernels' time (one Zen 3 core)"),
+     "B (two Zen 4 cores): its kernels take 3.0 to 3.1 ms: convolutions 1.8 (the gradients by the weights 0.73), "
+     "batch normalization and pooling 0.7, products 0.5. A twelfth of NumPy's time would be 1.5 to 2 ms, a fourth of "
+     "PyTorch's 2.5 to 3.8. Statistics from the convolution's hot tile, not built, would save 0.1 (docs/decisions.md, "
+     "83)"),
     (r"^engine, backward",
      "The engine's backward: of a chain's 5 µs per mul on a Zen 4 core the two products of its gradient take 2.6 (1.3 "
      "each, in tensor ops, as they are written), finding the node's arrays, checking and handing on the rest; "
@@ -92,8 +92,7 @@ OBSTACLES = (
     (r"^GEMM below|^every single op",
      "Small products: 16 x 16 x 16 takes 2.6 µs from Python on a Zen 4 core, 1.0 of them in the kernel, and NumPy's "
      "1.7; on a Zen 3 core, at best, 3.3, 0.8 and 1.6. Thin ones: 10 columns are fewer than an AVX-512 vector has "
-     "lanes. They were padded when its figures were measured; since then a tile of their own sums them (60 x 100 x 5 "
-     "on AVX2: 2.8 µs before, 1.9 now), which with AVX-512 was not measured"),
+     "lanes, of which six are idle: 60 x 100 x 10 takes 4.3 µs on two Zen 4 cores, NumPy's 3.2"),
     (r"^second thread",
      "The second thread on C: from 1.35 to 1.90 in seven runs, on cores that other machines disturb: a kernel ends "
      "when the slower of them does"),
