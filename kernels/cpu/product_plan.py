@@ -18,12 +18,17 @@ LARGE_B = 40_000  # elements of b from which on packing pays with many rows
 LONG, BROAD = 1024, 512  # depth, columns from which on other a are packed: 2048 cubed on one thread 7 % faster
 MANY = 100  # rows of the output
 LINES = 2  # rows of the output up to which rows are multiplied one at a time
-MULTIPLYING, PACKING, TRANSPOSING = TILE_ROWS, 2, 8  # cycles per step of the depth: of a tile, of its operands
-DOTTING, FARTHER = 6, 7  # cycles per vector of the depth of a dot tile; if its rows do not fit into the first cache
-STARTING = 40  # cycles to begin and end a tile of either kind, and a panel
-# Cycles per row in which the columns of two threads meet in a line of memory. With 3 some of the products that suffer
-# would still be cut across, with 20 also 256 cubed is cut down and takes up to 1.03 times as long, with 50 128 cubed.
-MEETING = 6
+HALVES = 2 if VECTOR_BYTES == 64 else 1  # in which Zen 4 takes a vector
+MULTIPLYING, PACKING = TILE_ROWS * HALVES, 2 * HALVES  # cycles per step of the depth: of a tile, of its operands
+TRANSPOSING = 8 * HALVES
+DOTTING = 6 * HALVES  # cycles per vector of the depth of a dot tile
+FARTHER = 16 if VECTOR_BYTES == 64 else 7  # the same if its rows do not fit into the first cache
+STARTING = 40  # cycles to begin and end a tile, and a panel
+DOT_STARTING = 20 if VECTOR_BYTES == 64 else 40
+# Cycles per row in which the columns of two threads meet in a line of memory. With half as many some of the products
+# that suffer are still cut across, with three times as many also 256 cubed is cut down, which takes up to 1.03 times as
+# long, with eight times as many 128 cubed.
+MEETING = 6 * HALVES
 FIRST_CACHE = 32768
 VECTOR, DOTS, LINE, NARROW, TILES = range(5)  # ways to compute a product
 
@@ -58,7 +63,7 @@ def planning(compiled):
         """
         near = k * (DOT_ROWS + DOT_COLUMNS) <= FIRST_CACHE // (VECTOR_BYTES // lanes)
         dots = ((m + DOT_ROWS - 1) // DOT_ROWS) * ((n + DOT_COLUMNS - 1) // DOT_COLUMNS)
-        one = vectors(k, lanes) * (DOTTING if near else FARTHER) + STARTING
+        one = vectors(k, lanes) * (DOTTING if near else FARTHER) + DOT_STARTING
         column = tiles(m) * (MULTIPLYING * k + STARTING) + TRANSPOSING * k + STARTING
         return TILE_VECTORS * dots * one <= max(vectors(n, lanes), TILE_VECTORS) * column
 
