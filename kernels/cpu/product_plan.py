@@ -18,13 +18,13 @@ LARGE_B = 40_000  # elements of b from which on packing pays with many rows
 LONG, BROAD = 1024, 512  # depth, columns from which on other a are packed: 2048 cubed on one thread 7 % faster
 MANY = 100  # rows of the output
 LINES = 2  # rows of the output up to which rows are multiplied one at a time
-HALVES = 2 if VECTOR_BYTES == 64 else 1  # in which Zen 4 takes a vector
+HALVES = 2 if VECTOR_BYTES == 64 else 1  # in which a vector is multiplied: Zen 4 takes those of AVX-512 in two
 MULTIPLYING, PACKING = TILE_ROWS * HALVES, 2 * HALVES  # cycles per step of the depth: of a tile, of its operands
 TRANSPOSING = 8 * HALVES
 DOTTING = 6 * HALVES  # cycles per vector of the depth of a dot tile
 FARTHER = 16 if VECTOR_BYTES == 64 else 7  # the same if its rows do not fit into the first cache
 STARTING = 40  # cycles to begin and end a tile, and a panel
-DOT_STARTING = 20 if VECTOR_BYTES == 64 else 40
+DOT_STARTING = 20 if VECTOR_BYTES == 64 else 40  # the same of a dot tile
 # Cycles per row in which the columns of two threads meet in a line of memory. With half as many some of the products
 # that suffer are still cut across, with three times as many also 256 cubed is cut down, which takes up to 1.03 times as
 # long, with eight times as many 128 cubed.

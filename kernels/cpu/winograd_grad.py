@@ -115,16 +115,17 @@ def _multiply(task, work, tiles, add, sizes, steps, places):
 
 
 @inline
-def _add_bias(work, grads_at, tiles, width, bias_at, add):
-    """The gradient by the bias, of a panel of channels: one of the frequencies is the plain sum of each tile."""
-    sums = scratch(work.dtype.type(0), 48)
-    for i in range(width):
-        sums[i] = 0
-    for tile in range(tiles):
+def _add_bias(work, grads_at, tiles, o_panels, pitch, bias_at, add):
+    """The gradient by the bias: one of the frequencies, at `grads_at`, is the plain sum of each tile."""
+    width, sums = PANEL * lanes_of(work), scratch(work.dtype.type(0), 48)
+    for panel in range(0, o_panels, width):
         for i in range(width):
-            sums[i] += work[grads_at + tile * width + i]
-    for i in range(width):
-        work[bias_at + i] = work[bias_at + i] + sums[i] if add else sums[i]
+            sums[i] = 0
+        for tile in range(tiles):
+            for i in range(width):
+                sums[i] += work[grads_at + panel * pitch + tile * width + i]
+        for i in range(width):
+            work[bias_at + panel + i] = work[bias_at + panel + i] + sums[i] if add else sums[i]
 
 
 @inline
@@ -148,9 +149,9 @@ def _sum_parts(chunk, chunks, x, grad, work, sizes, source, tiles, numbers, step
             for task in range(FREQUENCIES * panels):
                 _multiply(task, work, count, block > first, (c_out, c_lanes, pitch), steps,
                           (inputs_at, grads_at, sums_at + part * FREQUENCIES * sums_step))
-            for panel in range(0, o_panels if biases else 0, PANEL * lanes):
-                _add_bias(work, grads_at + ONES * grads_step + panel * pitch, count, PANEL * lanes,
-                          bias_at + part * o_panels + panel, block > first)
+            if biases:
+                _add_bias(work, grads_at + ONES * grads_step, count, o_panels, pitch, bias_at + part * o_panels,
+                          block > first)
 
 
 @inline
@@ -217,9 +218,8 @@ def winograd_grad_weight(grad, x, out, grad_bias, work, pad_top, pad_left):
                 (inputs_at, grads_at, chunks_at, buffer)))
             parallel_for(_multiply, FREQUENCIES * panels, True, (
                 work, many, start > 0, (c_out, c_lanes, pitch), steps, (inputs_at, grads_at, sums_at)))
-            for panel in range(0, o_panels if grad_bias.size else 0, PANEL * lanes):
-                _add_bias(work, grads_at + ONES * grads_step + panel * pitch, many, PANEL * lanes, bias_at + panel,
-                          start > 0)
+            if grad_bias.size:
+                _add_bias(work, grads_at + ONES * grads_step, many, o_panels, pitch, bias_at, start > 0)
     parallel_for(_finish, tasks, parts > 1 or channels * c_out >= 4096, (
         tasks, flat(out), work, sizes, parts, sums_at, sums_step, 0))
     finite = True
