@@ -67,6 +67,11 @@ def pad_rows(x, x_at, height, width, first, rows, step_h, step_w, phase_h, phase
     i < rows and j < columns. Writes up to a vector beyond `columns`, in ascending order.
     """
     lanes = lanes_of(out)
+    if step_h == 1 and step_w == 1 and left == 0 and columns == width == pitch and top <= first <= height + top - rows:
+        # Nothing is padded: neighbouring rows are one. 1x1 over 7 x 7 pixels, copied row by row, spent a third so.
+        x_at += (first - top) * width
+        height, first, rows, top, width = 1, 0, 1, 0, rows * width
+        columns, pitch = width, width
     for i in range(rows):
         source = (first + i) * step_h + phase_h - top
         inside = 0 <= source < height
