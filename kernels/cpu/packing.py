@@ -1,8 +1,10 @@
 """Copies that the micro-kernels read: panels whose every step of the depth is one short run, and padded images."""
 
 from minigrad.kernels.cpu.compile import inline
+from minigrad.kernels.cpu.parallel import scratch
 from minigrad.kernels.cpu.simd import (
     FREE_MASKS,
+    PIXELS,
     VECTOR_BYTES,
     copy_block,
     copy_even,
@@ -125,6 +127,40 @@ def pad_narrow_rows(x, x_at, height, width, first, rows, step_h, step_w, phase_h
     else:
         pad_rows(x, x_at, height, width, first, rows, step_h, step_w, phase_h, phase_w, top, left, columns, pitch,
                  out, out_at)
+
+
+@inline
+def pack_pixels(x, at, images, image_size, channels, plane_size, rows, columns, row_step, step, out, out_at,
+                tile_step):
+    """Pack the pixels (images, rows, columns) of a convolution of one tap as its tiles read them, PIXELS at a time.
+
+    ``out[p // PIXELS * tile_step + c * PIXELS + p % PIXELS] = x[at + image * image_size + c * plane_size +
+    i * row_step + j * step]`` for pixel p = (image * rows + i) * columns + j. The last pixel is repeated to the end of
+    its tile. Writes up to a vector more, in ascending order.
+    """
+    lanes, size, places, following = lanes_of(out), rows * columns, scratch(at, PIXELS), 0
+    for image in range(images):
+        tile, following = following, ((image + 1) * size + PIXELS - 1) // PIXELS
+        if step == 1 and row_step == columns:
+            # Whole tiles of the image, channel by channel: memory is read as it lies.
+            source, last = at + image * image_size - image * size, (image + 1) * size // PIXELS
+            if source + (channels - 1) * plane_size + last * PIXELS + lanes > x.size:
+                last -= 1
+            for c in range(channels):
+                for t in range(tile, last):
+                    for v in range(0, PIXELS, lanes):
+                        _copy_vector(x, source + c * plane_size + t * PIXELS + v,
+                                     out, out_at + t * tile_step + c * PIXELS + v)
+            tile = max(tile, last)
+        for t in range(tile, following):
+            for r in range(PIXELS):
+                keep_scalar(out)
+                p = min(t * PIXELS + r, images * size - 1)
+                places[r] = at + p // size * image_size + p // columns % rows * row_step + p % columns * step
+            for c in range(channels):
+                for r in range(PIXELS):
+                    keep_scalar(out)
+                    out[out_at + t * tile_step + c * PIXELS + r] = x[places[r] + c * plane_size]
 
 
 @inline
