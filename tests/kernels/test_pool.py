@@ -104,6 +104,24 @@ def test_adaptive_avg_pool(size, outputs, dtype):
         np.testing.assert_allclose(out, exact, rtol=0, atol=20 * TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("height, width, kernel, stride, rows", [
+    (14, 14, 14, 14, 1), (5, 20, 2, 2, 3), (9, 7, 3, 2, 4), (8, 33, 3, 1, 6), (6, 1, 2, 2, 3), (3, 70, 3, 3, 1)])
+def test_means_of_whole_rows(height, width, kernel, stride, rows, dtype, rng):
+    """This case has a loop of its own; windows may overlap and hang over the edge. The first plane is NaN."""
+    means = [((kernel, width, stride, width, 0, 0, 1), "avg_pool2d"), ((), "adaptive_avg_pool2d")]
+    for numbers, op in means:
+        for name, given_shape, out_shape in [("forward", (height, width), (rows, 1)),
+                                             ("backward", (rows, 1), (height, width))]:
+            x = rng.standard_normal((2, 3, *given_shape)).astype(dtype)
+            x[0, 0] = np.nan
+            out, exact = np.full((2, 3, *out_shape), 7, dtype), np.empty((2, 3, *out_shape))
+            getattr(cpu, f"{op}_{name}")(x, out, *numbers)
+            getattr(reference, f"{op}_{name}")(x.astype(np.float64), exact, *numbers)
+            np.testing.assert_allclose(out, exact, rtol=0, atol=20 * TOLERANCE[dtype])
+            assert np.isnan(out[0, 0]).all()
+
+
 @pytest.mark.parametrize("numbers", [(2, 2, 2, 2, 0, 0, 1, 1), (3, 3, 2, 2, 1, 1, 1, 1)])
 def test_many_planes_in_parallel_give_the_same_bits(numbers, rng):
     x = rng.standard_normal((8, 10, 32, 32)).astype(np.float32)
