@@ -6,9 +6,10 @@ packed weights and broadcasts one number per pixel. A table says where each pixe
 may straddle rows and images, no lane is ever wasted on the width of an image, and a stride costs nothing. The sums
 are kept as (pixels, channels) and transposed in registers into the output's rows.
 
-A convolution of one tap needs no padding, and only one pixel in each line of a padded copy would belong to a tile's
-channel: its pixels are copied as the tiles read them. (32, 256, 7, 7) -> 256 takes 0.66 of the time that it took padded
-row by row, layers of 16 to 512 channels and 7 to 56 pixels 0.6 to 0.98, a stride of 2 0.6 to 0.95 (two Zen 3 cores).
+A convolution of one tap without padding would read another line of such a copy at every step of the depth, for
+channels are a plane apart: its pixels are copied as the tiles read them. (32, 256, 7, 7) -> 256 takes 0.66 of the time
+that it took padded row by row, layers of 16 to 512 channels and 7 to 56 pixels 0.6 to 0.98, a stride of 2 0.6 to 0.95
+(two Zen 3 cores).
 
 With pixels in the lanes instead, loads cross cache lines and the columns between two rows are computed for nothing:
 this is 1.05 to 1.3 times as fast at 32 channels and more (two cores, AVX2, both in turn, medians of ratios).
@@ -43,14 +44,14 @@ _narrow_tile = channels_tile(PIXELS, 1)
 
 def _layout(images, channels, width, rows, columns, left, extra_h, extra_w, step_h, step_w, phases, panels,
             pointwise):
-    """How the work is cut: (rows of a band, images together, splits of the panels, reach and pitch of a padded row,
-    elements from channel to channel and of all of a copy, pixels of a task).
+    """How the work is cut: (rows of a band, images together, splits of the panels, reach of a padded row, elements from
+    row to row, or if `pointwise` from tile to tile, from channel to channel and of all of a copy, pixels of a task).
 
     `rows` and `columns` are the output's (of its largest phase), `extra_h` and `extra_w` how much further the taps
     reach. A row's right padding serves as the next row's left padding where both are zeros.
     """
     if pointwise:  # only what the output's pixels read is copied
-        width, step_h, step_w = columns, 1, 1
+        step_h, step_w = 1, 1
     reach = max(1, (columns - 1) * step_w + extra_w + 1)
     shared = max(0, min(left, reach - left - width))
     pitch = reach - shared
@@ -66,7 +67,8 @@ def _layout(images, channels, width, rows, columns, left, extra_h, extra_w, step
     splits = max(1, min(panels, TASKS // parts))
     size = together * channels * plane
     if pointwise:
-        size, plane = (together * plane + PIXELS - 1) // PIXELS * (PIXELS * channels + SPACE), PIXELS
+        tiles, pitch, plane = (together * plane + PIXELS - 1) // PIXELS, PIXELS * channels + SPACE, PIXELS
+        size = tiles * pitch
     return band, together, splits, reach, pitch, plane, size, together * band * row + phases * PIXELS
 
 
@@ -133,8 +135,8 @@ def _pack_share(share, shares, weight, work, numbers, target, kernel, weights_at
 
 
 @inline
-def _place_pixels(work, at, wide, count, band, channels, plane, pitch, step_h, step_w, target, pointwise):
-    """The tables of where every pixel of a task lies in the padded copy and in the sums, phase by phase."""
+def _place_pixels(work, at, wide, count, band, image_size, pitch, step_h, step_w, target, pointwise):
+    """The tables of where every pixel of a task lies in the copy and in the sums, phase by phase."""
     out_height, out_width, phases_h, phases_w = target[:4]
     for phase in range(phases_h * phases_w):
         row, column = phase // phases_w, phase % phases_w
@@ -146,8 +148,11 @@ def _place_pixels(work, at, wide, count, band, channels, plane, pitch, step_h, s
             image, i, j = p // (height * width), p // width % height, p % width
             if p >= pixels:
                 image, i, j = count - 1, height - 1, width - 1
-            padded = image * channels * plane + i * step_h * pitch + j * step_w
-            put_integer(work, at + p, p // PIXELS * (PIXELS * channels + SPACE) + p % PIXELS if pointwise else padded)
+            if pointwise:
+                place = p // PIXELS * pitch + p % PIXELS
+            else:
+                place = image * image_size + i * step_h * pitch + j * step_w
+            put_integer(work, at + p, place)
             put_integer(work, at + _up(pixels) + p,
                         ((image * out_height + i * phases_h + row) * out_width + j * phases_w + column) * wide)
         at += 2 * _up(pixels)
@@ -155,7 +160,7 @@ def _place_pixels(work, at, wide, count, band, channels, plane, pitch, step_h, s
 
 @inline
 def _correlate(chunk, chunks, chunk_size, x, out, work, numbers, source, padding, target, kernel, places, pointwise):
-    """One chunk of the tasks: pad, then correlate every panel and output phase, tile by tile."""
+    """One chunk of the tasks: copy, then correlate every panel and output phase, tile by tile."""
     images, groups, c_in, c_out, rows, band, together, splits = numbers
     height, width, top, left, step_h, step_w, extra_h = source
     reach, pitch, plane, size = padding
@@ -176,15 +181,15 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, numbers, source, padding
         count, last = min(together, images - image), min(first + band, rows)
         if part != padded:
             padded = part
-            for c in range(0 if pointwise else count * channels):
-                pad_rows(x, (image * channels + c) * height * width, height, width, first * step_h,
-                         (last - first - 1) * step_h + extra_h + 1, 1, 1, 0, 0, top, left, reach, pitch,
-                         work, buffer_at + c * plane)
             if pointwise:
                 pack_pixels(x, image * channels * height * width + first * step_h * width, count,
                             channels * height * width, channels, height * width, last - first, out_width,
-                            step_h * width, step_w, work, buffer_at,
-                            PIXELS * channels + SPACE)
+                            step_h * width, step_w, work, buffer_at, pitch)
+            else:
+                for c in range(count * channels):
+                    pad_rows(x, (image * channels + c) * height * width, height, width, first * step_h,
+                             (last - first - 1) * step_h + extra_h + 1, 1, 1, 0, 0, top, left, reach, pitch,
+                             work, buffer_at + c * plane)
         for panel in range(split * groups * panels // splits, (split + 1) * groups * panels // splits):
             group, channel = panel // panels, panel % panels * wide
             valid = min(wide, c_out - channel)
@@ -279,7 +284,7 @@ def correlate(
             work[bias_at + panel * wide + r] = (bias[panel // panels * c_out + channel] if bias.size and channel < c_out
                                                 else work.dtype.type(0))
     target = (out.shape[2], out.shape[3], phases_h, phases_w, pad_top, pad_left)
-    _place_pixels(work, pixels_at, wide, together, band, channels, plane, pitch, step_h, step_w, target, pointwise)
+    _place_pixels(work, pixels_at, wide, together, band, channels * plane, pitch, step_h, step_w, target, pointwise)
     numbers, kernel = (images, groups, c_in, c_out, rows, band, together, splits), (
         kernel_h, kernel_w, dilation_h, dilation_w)
     apart = weight.size >= PARALLEL_PACKING
@@ -296,7 +301,7 @@ def correlate_workspace(
     x, weight, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups, backward
 ):
     """Elements of scratch memory that `correlate` wants for an output (n0, n1, n2, n3): tables, biases, packed
-    weights, and for each of its chunks a padded copy and sums."""
+    weights, and for each of its chunks a copy and sums."""
     (images, channels, height, width), (kernel_h, kernel_w) = x.shape, weight.shape[2:]
     rows, columns, top, left = n2, n3, pad_top, pad_left
     step_h, step_w, phases, taps = stride_h, stride_w, 1, channels // groups * kernel_h * kernel_w

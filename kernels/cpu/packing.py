@@ -70,7 +70,8 @@ def pad_rows(x, x_at, height, width, first, rows, step_h, step_w, phase_h, phase
     """
     lanes = lanes_of(out)
     if step_h == 1 and step_w == 1 and left == 0 and columns == width == pitch and top <= first <= height + top - rows:
-        # Nothing is padded: neighbouring rows are one. 1x1 over 7 x 7 pixels, copied row by row, spent a third so.
+        # Nothing is padded (no caller has phases without steps): neighbouring rows are one. The gradient by the weight
+        # of 1x1 convolutions takes 0.91 to 0.97 of the time (two Zen 3 cores, 7 to 32 pixels).
         x_at += (first - top) * width
         height, first, rows, top, width = 1, 0, 1, 0, rows * width
         columns, pitch = width, width
@@ -136,7 +137,8 @@ def pack_pixels(x, at, images, image_size, channels, plane_size, rows, columns, 
 
     ``out[p // PIXELS * tile_step + c * PIXELS + p % PIXELS] = x[at + image * image_size + c * plane_size +
     i * row_step + j * step]`` for pixel p = (image * rows + i) * columns + j. The last pixel is repeated to the end of
-    its tile. Writes up to a vector more, in ascending order.
+    its tile. What the vectors of a channel write too much is the next channel's, which comes later; behind the last one
+    a tile needs room for a vector.
     """
     lanes, size, places, following = lanes_of(out), rows * columns, scratch(at, PIXELS), 0
     for image in range(images):
@@ -144,8 +146,8 @@ def pack_pixels(x, at, images, image_size, channels, plane_size, rows, columns, 
         if step == 1 and row_step == columns:
             # Whole tiles of the image, channel by channel: memory is read as it lies.
             source, last = at + image * image_size - image * size, (image + 1) * size // PIXELS
-            if source + (channels - 1) * plane_size + last * PIXELS + lanes > x.size:
-                last -= 1
+            if source + (channels - 1) * plane_size + last * PIXELS + -PIXELS % lanes > x.size:
+                last -= 1  # its vectors would read beyond x
             for c in range(channels):
                 for t in range(tile, last):
                     for v in range(0, PIXELS, lanes):

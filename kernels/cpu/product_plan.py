@@ -17,9 +17,10 @@ LARGE_A = 10_000  # elements of a transposed a from which on packing it pays; 10
 LARGE_B = 40_000  # elements of b from which on packing pays with many rows
 LONG, BROAD = 1024, 512  # depth, columns from which on other a are packed: 2048 cubed on one thread 7 % faster
 MANY = 100  # rows of the output
-# The same if what a panel reads of b shares sets of the first cache and does not fit into them: 300 x 100 x 128 packed
-# takes 0.89 to 0.92 of the time, 600 x 200 x 64 0.85, 100 x 128 x 256 1.04. And if all of it is of one set, and of as
-# many pages as there are rows: 64 x 1024 x 1024 0.5 to 0.7, 32 x 128 x 1024 0.6, 16 x 1024 x 1024 0.8 to 1.3 (Zen 3).
+# The same if what a panel reads of b does not fit into the sets of the first cache that its rows share: rows x depth x
+# columns 300 x 100 x 128 packed take 0.89 to 0.92 of the time, 600 x 200 x 64 0.85, 100 x 128 x 256 1.04. And if rows
+# of b are multiples of 4,096 bytes apart, so that all share one set and each is on a page of its own: 64 x 1024 x 1024
+# take 0.5 to 0.7, 32 x 128 x 1024 0.6, 16 x 256 x 1024 0.75 to 0.97, 16 x 1024 x 1024 0.8 to 1.3, mostly 0.9 (Zen 3).
 MANY_CLASHING, MANY_IN_A_SET = 128, 16
 LINES = 2  # rows of the output up to which rows are multiplied one at a time
 HALVES = 2 if VECTOR_BYTES == 64 else 1  # in which a vector is multiplied: Zen 4 takes those of AVX-512 in two
@@ -90,11 +91,10 @@ def planning(compiled):
         batch_a, batch_b, m, n, k = sizes
         a_row, a_depth, b_column, b_depth = steps
         packed_a = (m * k >= LARGE_A and n >= TILE_VECTORS * lanes) if a_row == 1 else k >= LONG and n >= BROAD
-        row = n * (VECTOR_BYTES // lanes)
-        apart = min(row & -row, CACHE_WAY)  # rows of b are multiples of it apart: the lines of a panel share sets
-        packed_b = b_column != 1 or n >= lanes and (
-            n * k >= LARGE_B and m >= MANY or k * apart > FIRST_CACHE and m >= MANY_CLASHING
-            or apart == CACHE_WAY and m >= MANY_IN_A_SET)
+        row = b_depth * (VECTOR_BYTES // lanes)
+        apart = min(row & -row, CACHE_WAY)  # rows of b are multiples of it apart, and share sets of the cache
+        clashing = min(k, DEPTH) * apart > FIRST_CACHE and m >= (MANY_IN_A_SET if apart == CACHE_WAY else MANY_CLASHING)
+        packed_b = b_column != 1 or n >= lanes and (clashing or n * k >= LARGE_B and m >= MANY)
         return packed_a, packed_b
 
     @compiled

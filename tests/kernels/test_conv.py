@@ -86,7 +86,10 @@ CASES = {
     "groups of an odd few, strided": ((3, 10, 15, 14, 14, (3, 3), (2, 2, 1, 1, 1, 1, 2)), {}),
     "one output per group": ((2, 8, 9, 20, 4, (3, 2), (1, 2, 1, 0, 1, 1, 4)), {}),
     "1 x 1, strided": ((2, 5, 9, 17, 49, (1, 1), (2, 3, 0, 0, 1, 1, 1)), {}),
-    "1 x 1, images that end inside of a tile": ((5, 20, 7, 7, 20, (1, 1), (1, 1, 0, 0, 1, 1, 1)), {}),
+    "1 x 1, images that end inside of a tile": ((35, 20, 7, 7, 20, (1, 1), (1, 1, 0, 0, 1, 1, 1)), {}),
+    "1 x 1, images smaller than a tile": ((35, 9, 1, 2, 20, (1, 1), (1, 1, 0, 0, 1, 1, 1)), {}),
+    "1 x 1, images of whole tiles": ((19, 9, 6, 8, 10, (1, 1), (1, 1, 0, 0, 1, 1, 1)), {}),
+    "1 x 1, strided, many images": ((19, 9, 9, 7, 20, (1, 1), (2, 2, 0, 0, 1, 1, 1)), {}),
     "1 x 1, one image in bands": ((1, 70, 43, 41, 20, (1, 1), (1, 1, 0, 0, 1, 1, 1)), {}),
     "1 x 1, strided, groups": ((3, 18, 15, 15, 27, (1, 1), (2, 2, 0, 0, 1, 1, 3)), {}),
     "1 x 1, rows and columns left out": ((2, 9, 9, 8, 10, (1, 1), (1, 1, 0, 0, 1, 1, 1)), {"out": (7, 6)}),
@@ -112,10 +115,12 @@ def test_named_configurations(case, name, rng):
         check(name, *problem(rng, dtype, *arguments, **options)[name], arguments[-1])
 
 
-@pytest.mark.parametrize("channels, outs, groups", [(6, 20, 1), (70, 70, 70), (24, 24, 3)])
+@pytest.mark.parametrize("channels, outs, groups, kernel", [
+    (6, 20, 1, 3), (70, 70, 70, 3), (24, 24, 3, 3), (30, 40, 1, 1)])
 @pytest.mark.parametrize("name", NAMES)
-def test_same_bits_on_any_number_of_threads(name, channels, outs, groups, rng):
-    arguments = (11, channels, 14, 14, outs, (3, 3), (1, 1, 1, 1, 1, 1, groups))
+def test_same_bits_on_any_number_of_threads(name, channels, outs, groups, kernel, rng):
+    pad = kernel // 2
+    arguments = (11, channels, 14, 14, outs, (kernel, kernel), (1, 1, pad, pad, 1, 1, groups))
     case = problem(rng, np.float32, *arguments)[name]
     out = run(name, *case, arguments[-1])
     threads = numba.get_num_threads()

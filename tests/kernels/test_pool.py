@@ -106,11 +106,12 @@ def test_adaptive_avg_pool(size, outputs, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("height, width, kernel, stride, rows", [
-    (14, 14, 14, 14, 1), (5, 20, 2, 2, 3), (9, 7, 3, 2, 4), (8, 33, 3, 1, 6), (6, 1, 2, 2, 3), (3, 70, 3, 3, 1)])
+    (14, 14, 14, 14, 1), (5, 20, 2, 2, 3), (9, 7, 3, 2, 4), (8, 33, 3, 1, 6), (6, 1, 2, 2, 3), (3, 70, 3, 3, 1),
+    (8, 9, 2, 3, 3)])
 def test_means_of_whole_rows(height, width, kernel, stride, rows, dtype, rng):
-    """This case has a loop of its own; windows may overlap and hang over the edge. The first plane is NaN."""
-    means = [((kernel, width, stride, width, 0, 0, 1), "avg_pool2d"), ((), "adaptive_avg_pool2d")]
-    for numbers, op in means:
+    """This case has a loop of its own; windows may overlap, leave rows out and hang over the edge. One plane is NaN."""
+    window = kernel, width, stride, width, 0, 0
+    for numbers, op in [((*window, 1), "avg_pool2d"), ((*window, 0), "avg_pool2d"), ((), "adaptive_avg_pool2d")]:
         for name, given_shape, out_shape in [("forward", (height, width), (rows, 1)),
                                              ("backward", (rows, 1), (height, width))]:
             x = rng.standard_normal((2, 3, *given_shape)).astype(dtype)
@@ -119,7 +120,21 @@ def test_means_of_whole_rows(height, width, kernel, stride, rows, dtype, rng):
             getattr(cpu, f"{op}_{name}")(x, out, *numbers)
             getattr(reference, f"{op}_{name}")(x.astype(np.float64), exact, *numbers)
             np.testing.assert_allclose(out, exact, rtol=0, atol=20 * TOLERANCE[dtype])
-            assert np.isnan(out[0, 0]).all()
+            assert np.isnan(out[0, 0]).any()
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+def test_more_columns_of_windows_than_fit(columns, rng):
+    """As wide as the image, and further ones hang over its edge."""
+    x, numbers = rng.standard_normal((2, 3, 5, 4)).astype(np.float32), (2, 4, 2, 1, 0, 0, 1)
+    out, exact = np.full((2, 3, 2, columns), np.nan, np.float32), np.empty((2, 3, 2, columns))
+    cpu.avg_pool2d_forward(x, out, *numbers)
+    reference.avg_pool2d_forward(x.astype(np.float64), exact, *numbers)
+    np.testing.assert_allclose(out, exact, rtol=0, atol=1e-6)
+    grad, back, expected = out, np.full(x.shape, np.nan, np.float32), np.empty(x.shape)
+    cpu.avg_pool2d_backward(grad, back, *numbers)
+    reference.avg_pool2d_backward(grad.astype(np.float64), expected, *numbers)
+    np.testing.assert_allclose(back, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("numbers", [(2, 2, 2, 2, 0, 0, 1, 1), (3, 3, 2, 2, 1, 1, 1, 1)])

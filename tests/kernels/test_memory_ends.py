@@ -1,0 +1,69 @@
+"""Vectors end where arrays do: in a process of its own, every array has a page behind it that may not be touched."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GUARDED = """
+import ctypes, itertools, mmap
+import numpy as np
+from minigrad.kernels import cpu
+
+def guarded(*shape):
+    memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address + mmap.PAGESIZE), mmap.PAGESIZE, 0) == 0
+    size = 4 * int(np.prod(shape))
+    x = np.frombuffer(memory, np.float32, size // 4, offset=mmap.PAGESIZE - size).reshape(shape)
+    x[:] = 1
+    return x
+"""
+
+MATMUL = """
+for m, n, k in itertools.product((1, 3, 7, 13), (1, 2, 3, 5, 9, 10, 17), (1, 2, 9, 33)):
+    for ta, tb in itertools.product((0, 1), (0, 1)):
+        a, b, out = guarded(*((k, m) if ta else (m, k))), guarded(*((n, k) if tb else (k, n))), guarded(m, n)
+        work = np.empty((1, cpu.matmul_workspace(a.shape, b.shape, ta, tb, 4)), np.float32)
+        cpu.matmul(a, b, out, work, ta, tb)
+        assert (out == k).all(), (m, n, k, ta, tb)
+"""
+
+CONVOLUTION = """
+for n, c, h, w in ((1, 9, 2, 3), (2, 9, 6, 8), (3, 9, 4, 4), (1, 16, 7, 9), (1, 10, 1, 1), (1, 10, 8, 8)):
+    x, weight, bias, out = guarded(n, c, h, w), guarded(10, c, 1, 1), guarded(10), guarded(n, 10, h, w)
+    numbers = 1, 1, 0, 0, 1, 1, 1
+    size = cpu.conv2d_forward_workspace(x, weight, bias, *out.shape, *numbers)
+    cpu.conv2d_forward(x, weight, bias, out, np.empty(size, np.float32), *numbers)
+    assert (out == c + 1).all(), (n, c, h, w)
+    size = cpu.conv2d_grad_input_workspace(bias.reshape(1, 10, 1, 1), weight, 1, c, 1, 1, *numbers)
+    grad = guarded(1, c, 1, 1)
+    cpu.conv2d_grad_input(bias.reshape(1, 10, 1, 1), weight, grad, np.empty(size, np.float32), *numbers)
+    assert (grad == 10).all(), (n, c, h, w)
+"""
+
+POOLING = """
+for size, kernel, stride, pad in itertools.product((3, 5, 8, 15, 17), (2, 3), (1, 2, 3), (0, 1)):
+    rows = (size + 2 * pad - kernel) // stride + 1
+    x, out, places = guarded(2, 1, size, size), guarded(2, 1, rows, rows), guarded(2, 1, rows, rows).view(np.int32)
+    out[:] = 0
+    cpu.max_pool2d_forward(x, out, places, kernel, kernel, stride, stride, pad, pad, 1, 1)
+    assert (out == 1).all(), (size, kernel, stride, pad)
+for size in (3, 5, 8, 15, 17):
+    x, out = guarded(2, 1, size, size), guarded(2, 1, 1, 1)
+    out[:] = 0
+    cpu.adaptive_avg_pool2d_forward(x, out)
+    assert (out == 1).all(), size
+    cpu.adaptive_avg_pool2d_backward(out, x)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs mprotect")
+@pytest.mark.parametrize("code", [MATMUL, CONVOLUTION, POOLING], ids=["matmul", "convolution", "pooling"])
+def test_nothing_is_read_or_written_beyond_the_ends(code):
+    root = Path(__file__).parents[2]
+    result = subprocess.run([sys.executable, "-c", GUARDED + code], cwd=root,
+                            env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-2000:]
