@@ -145,9 +145,9 @@ def pack_pixels(x, at, images, image_size, channels, plane_size, rows, columns, 
         tile, following = following, ((image + 1) * size + PIXELS - 1) // PIXELS
         if step == 1 and row_step == columns:
             # Whole tiles of the image, channel by channel: memory is read as it lies.
-            source, last = at + image * image_size - image * size, (image + 1) * size // PIXELS
-            if source + (channels - 1) * plane_size + last * PIXELS + -PIXELS % lanes > x.size:
-                last -= 1  # its vectors would read beyond x
+            source = at + image * image_size - image * size
+            readable = x.size - source - (channels - 1) * plane_size - -PIXELS % lanes  # of the last channel
+            last = min((image + 1) * size, readable) // PIXELS
             for c in range(channels):
                 for t in range(tile, last):
                     for v in range(0, PIXELS, lanes):
