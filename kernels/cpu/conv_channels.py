@@ -28,7 +28,7 @@ from minigrad.kernels.cpu.winograd import (
     winograd_workspace,
 )
 
-BUFFER = 65_536  # elements of a padded copy: half an L2 cache of 512 KB
+BUFFER = 65_536  # elements of a copy, about: half an L2 cache of 512 KB
 BAND_PIXELS = 384  # of the output, per task; its sums for two vectors of channels stay in the L1 cache
 LEAST_PIXELS = 48  # for which packed weights are worth reading once more
 TASKS = 8  # at least, if the images allow it

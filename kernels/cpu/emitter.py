@@ -96,6 +96,15 @@ class Emitter:
         mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(one, undefined, mask)
 
+    def everywhere(self, number, bits=32):
+        """An index in every lane, in so many bits."""
+        kind = ir.IntType(bits)
+        undefined = ir.Constant(ir.VectorType(kind, self.lanes), ir.Undefined)
+        number = number if number.type == kind else self.builder.trunc(number, kind)
+        one = self.builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
+        first = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(one, undefined, first)
+
     def shuffle(self, a, b, lanes):
         """A vector of the chosen lanes of `a` (from 0) and `b` (from the number of lanes)."""
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
@@ -135,12 +144,8 @@ class Emitter:
 
     def mask(self, count):
         """Which lanes are below `count`, compared in 32 bits: one instruction at any width."""
-        small = ir.IntType(32)
-        kind = ir.VectorType(small, self.lanes)
-        undefined = ir.Constant(kind, ir.Undefined)
-        one = self.builder.insert_element(undefined, self.builder.trunc(count, small), ir.Constant(small, 0))
-        every = self.builder.shuffle_vector(one, undefined, ir.Constant(kind, [0] * self.lanes))
-        return self.builder.icmp_signed("<", ir.Constant(kind, list(range(self.lanes))), every)
+        every = self.everywhere(count)
+        return self.builder.icmp_signed("<", ir.Constant(every.type, list(range(self.lanes))), every)
 
     def mask_and(self, mask, flag):
         """The mask where the scalar `flag` holds, else no lane."""

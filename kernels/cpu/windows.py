@@ -71,7 +71,7 @@ def _put_pairs(emit, elements, out, top, bottom, j, rest):
         target = emit.at(out, row, emit.builder.mul(j, ir.Constant(INDEX, 2)))
         for half, mask in enumerate(masks):
             order = [half * lanes // 2 + i // 2 + i % 2 * lanes for i in range(lanes)]
-            _store(emit, emit.shuffle(*pair, order), emit.at(target, half * lanes), mask)
+            emit.store(emit.shuffle(*pair, order), emit.at(target, half * lanes), mask)
 
 
 def _first_lanes(emit, value):
@@ -79,22 +79,19 @@ def _first_lanes(emit, value):
     return value if value.type == emit.vector else emit.shuffle(value, value, list(range(emit.lanes)))
 
 
-def _store(emit, value, target, mask):
-    if mask is None:
-        emit.store_vector(value, target)
-    else:
-        emit.store_masked(value, target, mask)
+def replaces(emit, value, best):
+    """Whether a value becomes the largest: a larger one does, and NaN does."""
+    larger = emit.builder.fcmp_ordered(">", value, best)
+    return emit.builder.or_(larger, emit.builder.fcmp_unordered("uno", value, value))
 
 
 def _winners(emit, elements):
-    """The largest of the elements, and for every one but the first where it replaces those before it: a larger one
-    does, and NaN does."""
-    builder, best, replaces = emit.builder, elements[0], []
+    """The largest of the elements, and for every one but the first where it replaces those before it."""
+    best, where = elements[0], []
     for value in elements[1:]:
-        taken = builder.or_(builder.fcmp_ordered(">", value, best), builder.fcmp_unordered("uno", value, value))
-        best = builder.select(taken, value, best)
-        replaces.append(taken)
-    return best, replaces
+        where.append(replaces(emit, value, best))
+        best = emit.builder.select(where[-1], value, best)
+    return best, where
 
 
 def _corners(x, top, bottom, count):
@@ -120,7 +117,7 @@ def max_windows(emit, x, top, bottom, count, out, at):
 
     def step(emit, j, rest):
         elements = (*_pairs(emit, x, top, j, rest), *_pairs(emit, x, bottom, j, rest))
-        _store(emit, _winners(emit, elements)[0], emit.at(out, at, j), None if rest is None else emit.mask(rest))
+        emit.store(_winners(emit, elements)[0], emit.at(out, at, j), None if rest is None else emit.mask(rest))
 
     _over_windows(emit, count, step)
 
@@ -137,29 +134,21 @@ def argmax_windows(emit, x, top, bottom, count, out, at, places, first, width):
 
     `places` holds integers as wide as the floats; of equal elements the first counts, of several NaN the last.
     """
-    builder, kind = emit.builder, ir.IntType(8 * emit.itemsize)
+    builder, bits = emit.builder, 8 * emit.itemsize
 
     def step(emit, j, rest):
         elements = (*_pairs(emit, x, top, j, rest), *_pairs(emit, x, bottom, j, rest))
-        best, replaces = _winners(emit, elements)
-
-        def everywhere(number):
-            number = number if emit.itemsize == 8 else builder.trunc(number, kind)
-            undefined = ir.Constant(ir.VectorType(kind, emit.lanes), ir.Undefined)
-            one = builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
-            zeros = ir.Constant(ir.VectorType(ir.IntType(32), emit.lanes), [0] * emit.lanes)
-            return builder.shuffle_vector(one, undefined, zeros)
-
-        even = ir.Constant(ir.VectorType(kind, emit.lanes), list(range(0, 2 * emit.lanes, 2)))
+        best, taken_by = _winners(emit, elements)
+        even = ir.Constant(ir.VectorType(ir.IntType(bits), emit.lanes), list(range(0, 2 * emit.lanes, 2)))
         one = ir.Constant(even.type, [1] * emit.lanes)
-        place = builder.add(everywhere(builder.add(first, builder.mul(j, ir.Constant(INDEX, 2)))), even)
-        below = builder.add(place, everywhere(width))
-        for taken, other in zip(replaces, (builder.add(place, one), below, builder.add(below, one)), strict=True):
+        place = builder.add(emit.everywhere(builder.add(first, builder.mul(j, ir.Constant(INDEX, 2))), bits), even)
+        below = builder.add(place, emit.everywhere(width, bits))
+        for taken, other in zip(taken_by, (builder.add(place, one), below, builder.add(below, one)), strict=True):
             place = builder.select(taken, other, place)
         mask = None if rest is None else emit.mask(rest)
-        _store(emit, best, emit.at(out, at, j), mask)
+        emit.store(best, emit.at(out, at, j), mask)
         target = builder.bitcast(emit.at(places, at, j), emit.scalar.as_pointer())
-        _store(emit, builder.bitcast(place, emit.vector), target, mask)
+        emit.store(builder.bitcast(place, emit.vector), target, mask)
 
     _over_windows(emit, count, step)
 
@@ -301,7 +290,7 @@ def mean_windows(emit, x, top, bottom, count, out, at):
         total = builder.fadd(builder.fadd(builder.fadd(a, b), c), d)
         mask = None if rest is None else emit.mask(rest)
         quarter = ir.Constant(emit.vector, [0.25] * emit.lanes)
-        _store(emit, builder.fmul(total, quarter), emit.at(out, at, j), mask)
+        emit.store(builder.fmul(total, quarter), emit.at(out, at, j), mask)
 
     _over_windows(emit, count, step)
 
@@ -325,6 +314,6 @@ def share_windows(emit, grad, at, count, out, top, bottom):
             twice = emit.shuffle(share, share, [half * emit.lanes // 2 + i // 2 for i in range(emit.lanes)])
             for row in (top, bottom):
                 target = emit.at(out, row, builder.mul(j, ir.Constant(INDEX, 2)))
-                _store(emit, twice, emit.at(target, half * emit.lanes), mask)
+                emit.store(twice, emit.at(target, half * emit.lanes), mask)
 
     _over_windows(emit, count, step)

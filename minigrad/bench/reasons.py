@@ -37,9 +37,8 @@ REASONS = (
     (r"^conv .*(groups 32|depthwise)",
      "few channels to a filter: half a vector of outputs, or a row of the image at a time, 30 to 145 GFLOP/s"),
     (r"^conv 1x1 \(32, 256, 7, 7\)",
-     "copies: images to channels in the lanes and back, 55 GFLOP/s in all with AVX2, where a matrix product of that "
-     "size reaches 120, but the convolution is not computed as one; 160 to 175 with AVX-512, which a product would not "
-     "reach: 49 columns take the vectors of 64"),
+     "measured before pixels were packed as the tiles read them (docs/decisions.md, 98), which takes 0.66 of the time "
+     "with AVX2: 55 GFLOP/s then, 105 to 120 now; with AVX-512 it was 160 to 175"),
     (r"^conv 1x1 .*stride 2", "noise: 1.02 and 0.98 in two runs"),
     (r"^conv 5x5 \(32, 32, 14, 14\)|^conv 3x3 .*dilation 2",
      "the padding is multiplied too: 16 % of the products of 5x5 at 14 x 14, 9 % of the dilated ones at 28 x 28, at 80 "

@@ -1,4 +1,4 @@
-"""Vectors end where arrays do: in a process of its own, every array has a page behind it that may not be touched."""
+"""Vectors end where arrays do: in a process of its own, arrays have a page beside them that may not be touched."""
 
 import os
 import subprocess
@@ -12,12 +12,13 @@ import ctypes, itertools, mmap
 import numpy as np
 from minigrad.kernels import cpu
 
-def guarded(*shape):
-    memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+def guarded(*shape, front=False):
+    size, page = 4 * int(np.prod(shape)), mmap.PAGESIZE
+    room = -(-size // page) * page
+    memory = mmap.mmap(-1, room + page)
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address + mmap.PAGESIZE), mmap.PAGESIZE, 0) == 0
-    size = 4 * int(np.prod(shape))
-    x = np.frombuffer(memory, np.float32, size // 4, offset=mmap.PAGESIZE - size).reshape(shape)
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address + (0 if front else room)), page, 0) == 0
+    x = np.frombuffer(memory, np.float32, size // 4, offset=page if front else room - size).reshape(shape)
     x[:] = 1
     return x
 """
@@ -36,21 +37,21 @@ for n, c, h, w in ((1, 9, 2, 3), (2, 9, 6, 8), (3, 9, 4, 4), (1, 16, 7, 9), (1, 
     x, weight, bias, out = guarded(n, c, h, w), guarded(10, c, 1, 1), guarded(10), guarded(n, 10, h, w)
     numbers = 1, 1, 0, 0, 1, 1, 1
     size = cpu.conv2d_forward_workspace(x, weight, bias, *out.shape, *numbers)
-    cpu.conv2d_forward(x, weight, bias, out, np.empty(size, np.float32), *numbers)
+    cpu.conv2d_forward(x, weight, bias, out, guarded(size), *numbers)
     assert (out == c + 1).all(), (n, c, h, w)
-    size = cpu.conv2d_grad_input_workspace(bias.reshape(1, 10, 1, 1), weight, 1, c, 1, 1, *numbers)
-    grad = guarded(1, c, 1, 1)
-    cpu.conv2d_grad_input(bias.reshape(1, 10, 1, 1), weight, grad, np.empty(size, np.float32), *numbers)
-    assert (grad == 10).all(), (n, c, h, w)
+    grad = guarded(n, 10, h, w)
+    size = cpu.conv2d_grad_input_workspace(grad, weight, *x.shape, *numbers)
+    cpu.conv2d_grad_input(grad, weight, x, guarded(size), *numbers)
+    assert (x == 10).all(), (n, c, h, w)
 """
 
 POOLING = """
-for size, kernel, stride, pad in itertools.product((3, 5, 8, 15, 17), (2, 3), (1, 2, 3), (0, 1)):
+for size, kernel, stride, pad, front in itertools.product((3, 5, 8, 15, 22), (2, 3), (1, 2, 3), (0, 1), (False, True)):
     rows = (size + 2 * pad - kernel) // stride + 1
-    x, out, places = guarded(2, 1, size, size), guarded(2, 1, rows, rows), guarded(2, 1, rows, rows).view(np.int32)
-    out[:] = 0
+    x, out, places = [guarded(2, 1, n, n, front=front) for n in (size, rows, rows)]
+    out[:], places = 0, places.view(np.int32)
     cpu.max_pool2d_forward(x, out, places, kernel, kernel, stride, stride, pad, pad, 1, 1)
-    assert (out == 1).all(), (size, kernel, stride, pad)
+    assert (out == 1).all() and (0 <= places).all() and (places < size * size).all(), (size, kernel, stride, pad)
 for size in (3, 5, 8, 15, 17):
     x, out = guarded(2, 1, size, size), guarded(2, 1, 1, 1)
     out[:] = 0

@@ -3,10 +3,11 @@
 import numba
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minigrad.kernels import cpu, reference
+from minigrad.kernels.cpu.simd import VECTOR_BYTES
 
 TOLERANCE = {np.float32: 1e-6, np.float64: 1e-14}
 TYPES = st.sampled_from([np.float32, np.float64])
@@ -32,6 +33,8 @@ def windows(draw):
 
 
 @settings(max_examples=60)
+@example(rows=(1, 2, 1, 1, 2, 1), columns=(1, 2, 1, 1, 2, 1), dtype=np.float32, special="none")  # all padding
+@example(rows=(9, 3, 2, 1, 1, 5), columns=(1, 2, 1, 1, 2, 1), dtype=np.float64, special="nan")
 @given(rows=windows(), columns=windows(), dtype=TYPES, special=st.sampled_from(["none", "nan", "ties", "-inf"]))
 def test_max_pool(rows, columns, dtype, special):
     rng = np.random.default_rng(rows[0])
@@ -54,6 +57,19 @@ def test_max_pool(rows, columns, dtype, special):
     cpu.max_pool2d_gather(x, indices, gathered)
     reference.max_pool2d_gather(x, indices, expected)
     np.testing.assert_array_equal(gathered, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("stride, dilation, pad", [(1, 1, 1), (1, 3, 1), (2, 1, 1), (2, 2, 0), (3, 1, 1), (5, 1, 0)])
+def test_max_pool_of_about_a_vector_of_windows(stride, dilation, pad, dtype, rng):
+    lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
+    for columns in (1, 2, lanes - 1, lanes, lanes + 1, 2 * lanes + 3):
+        width, numbers = (columns - 1) * stride + 2 * dilation + 1 - 2 * pad, (3, 3, 2, stride, pad, pad, 2, dilation)
+        x = np.round(rng.standard_normal((2, 3, 9, width))).astype(dtype)
+        x[rng.random(x.shape) < 0.1] = np.nan
+        shape = (2, 3, (9 + 2 * pad - 5) // 2 + 1, columns)
+        for out, exact in zip(*[max_pool(kernels, x, shape, numbers) for kernels in (cpu, reference)], strict=True):
+            np.testing.assert_array_equal(out, exact)
 
 
 @pytest.mark.parametrize("special", [0.0, np.nan, -np.inf])
@@ -120,13 +136,13 @@ def test_means_of_whole_rows(height, width, kernel, stride, rows, dtype, rng):
             getattr(cpu, f"{op}_{name}")(x, out, *numbers)
             getattr(reference, f"{op}_{name}")(x.astype(np.float64), exact, *numbers)
             np.testing.assert_allclose(out, exact, rtol=0, atol=20 * TOLERANCE[dtype])
-            assert np.isnan(out[0, 0]).any()
+            assert np.isfinite(out[0, 1:]).all()
 
 
-@pytest.mark.parametrize("columns", [2, 3])
-def test_more_columns_of_windows_than_fit(columns, rng):
+@pytest.mark.parametrize("columns, include", [(2, 1), (3, 0)])
+def test_more_columns_of_windows_than_fit(columns, include, rng):
     """As wide as the image, and further ones hang over its edge."""
-    x, numbers = rng.standard_normal((2, 3, 5, 4)).astype(np.float32), (2, 4, 2, 1, 0, 0, 1)
+    x, numbers = rng.standard_normal((2, 3, 5, 4)).astype(np.float32), (2, 4, 2, 1, 0, 0, include)
     out, exact = np.full((2, 3, 2, columns), np.nan, np.float32), np.empty((2, 3, 2, columns))
     cpu.avg_pool2d_forward(x, out, *numbers)
     reference.avg_pool2d_forward(x.astype(np.float64), exact, *numbers)

@@ -49,6 +49,18 @@ for dtype in TYPES:
         if GRADIENTS:
             compare("conv2d_grad_input", (grad, weight), x.shape, numbers)
         compare("conv2d_grad_weight", (grad, x), weight.shape, numbers)
+    weight, x, bias = draw(9, 3, 1, 1), draw(17, 3, 3, 5), draw(9)
+    compare("conv2d_forward", (x, weight, bias), (17, 9, 3, 5), (1, 1, 0, 0, 1, 1, 1))
+    compare("conv2d_forward", (x, weight, bias), (17, 9, 2, 3), (2, 2, 0, 0, 1, 1, 1))
+    for stride in (1, 2, 3):
+        x, columns = np.round(draw(2, 3, 9, 40)), (40 - 1) // stride + 1
+        results = []
+        for kernels in (cpu, reference):
+            out = np.empty((2, 3, (9 - 1) // stride + 1, columns), dtype)
+            results.append((out, np.empty(out.shape, np.int32 if dtype == np.float32 else np.int64)))
+            kernels.max_pool2d_forward(x, *results[-1], 3, 3, stride, stride, 1, 1, 1, 1)
+        for got, exact in zip(*results):
+            np.testing.assert_array_equal(got, exact)
     for size in (2, 3, 6, 8, 14, 18, 33, 40):  # of 1 to 20 windows a row
         x, one, grad = draw(3, 2, size, size), np.ones(2, dtype), draw(3, 2, size // 2, size // 2)
         results = []
