@@ -194,23 +194,29 @@ def batch_norm(x, weight, bias, eps=1e-5, statistics=None):
     return out, backward
 
 
-def max_pool2d(x, size=2):
-    """Windows that do not overlap; rows and columns that fill no window are left out."""
-    h, w = x.shape[2] // size * size, x.shape[3] // size * size
-    corners = [(..., slice(i, h, size), slice(j, w, size)) for i in range(size) for j in range(size)]
-    out = x[corners[0]].copy()
+def max_pool2d(x, size=2, stride=None, padding=0):
+    """Rows and columns that fill no window are left out."""
+    stride = stride or size
+    edge = [(0, 0), (0, 0), (padding, padding), (padding, padding)]
+    padded = np.pad(x, edge, constant_values=-np.inf) if padding else x
+    h, w = [(extent - size) // stride * stride + 1 for extent in padded.shape[2:]]
+    corners = [(..., slice(i, i + h, stride), slice(j, j + w, stride)) for i in range(size) for j in range(size)]
+    out = padded[corners[0]].copy()
     for corner in corners[1:]:
-        np.maximum(out, x[corner], out=out)
+        np.maximum(out, padded[corner], out=out)
 
     def backward(grad):
-        grad_x = np.zeros_like(x)
+        grad_x = np.zeros_like(padded)
         free = np.ones(out.shape, bool)  # the gradient goes to the first of equal maxima
         for corner in corners:
-            won = x[corner] == out
+            won = padded[corner] == out
             won &= free
             free ^= won
-            np.multiply(grad, won, out=grad_x[corner])
-        return (grad_x,)
+            if stride < size:
+                grad_x[corner] += grad * won
+            else:
+                np.multiply(grad, won, out=grad_x[corner])
+        return (grad_x[..., padding : padding + x.shape[2], padding : padding + x.shape[3]],)
 
     return out, backward
 

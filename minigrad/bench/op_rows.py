@@ -113,6 +113,13 @@ def _layer_rows():
         for shape in ((64, 32, 32, 32), (64, 16, 28, 28)):
             count = math.prod(shape)
             yield from _both(f"{title} 2x2 {shape_text(shape)}", "layers", what, (shape,), 5 * count, 5 * count)
+    for title, what, shape, params in (
+        ("max pool 3x3, stride 2", "max_pool2d", (32, 64, 28, 28), {"size": 3, "stride": 2, "padding": 1}),
+        ("average pool 7x7", "avg_pool2d", (32, 256, 7, 7), {"size": 7}),  # of all pixels, as nets end with it
+    ):
+        count, outputs = math.prod(shape), math.prod(shape) // params.get("stride", params["size"]) ** 2
+        yield from _both(f"{title} {shape_text(shape)}", "layers", what, (shape,), 4 * (count + outputs),
+                         4 * (count + outputs), params)
     for n, classes in ((60, 10), (64, 1000)):
         yield from _both(f"cross-entropy ({n}, {classes})", "layers", "cross_entropy",
                          ((n, classes), ("labels", (n,), classes)), 4 * n * classes, 8 * n * classes)
