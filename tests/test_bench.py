@@ -471,4 +471,5 @@ def test_page_in_docs(name):
     pictures = re.findall(r"!\[(.*?)\]\((.*?)\)", text)
     links = {"" if title.startswith("Overview") else title: path for title, path in pictures}
     assert len(links) > 10 and all((DOCS / path).is_file() for path in links.values())
+    assert all(path.startswith(f"images/{name}") for path in links.values())
     assert text == markdown.render(report.load(DOCS / f"{name}.json"), links)

@@ -44,8 +44,10 @@ _narrow_tile = channels_tile(PIXELS, 1)
 
 def _layout(images, channels, width, rows, columns, left, extra_h, extra_w, step_h, step_w, phases, panels,
             pointwise):
-    """How the work is cut: (rows of a band, images together, splits of the panels, reach of a padded row, elements from
-    row to row, or if `pointwise` from tile to tile, from channel to channel and of all of a copy, pixels of a task).
+    """How the work is cut: (band, together, splits, reach, pitch, plane, size, pixels).
+
+    Rows of a band, images together, splits of the panels; width of a padded row; elements of the copy from row to row,
+    or if `pointwise` from tile to tile, from channel to channel, and altogether; pixels of a task.
 
     `rows` and `columns` are the output's (of its largest phase), `extra_h` and `extra_w` how much further the taps
     reach. A row's right padding serves as the next row's left padding where both are zeros.
@@ -174,13 +176,13 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, numbers, source, padding
     tasks = (images + together - 1) // together * bands * splits
     buffer_at = buffers_at + chunk * chunk_size
     sums_at = buffer_at + size + SLACK
-    padded = -1
+    copied = -1
     for task in range(chunk * tasks // chunks, (chunk + 1) * tasks // chunks):
         part, split = task // splits, task % splits
         image, first = part // bands * together, part % bands * band
         count, last = min(together, images - image), min(first + band, rows)
-        if part != padded:
-            padded = part
+        if part != copied:
+            copied = part
             if pointwise:
                 pack_pixels(x, image * channels * height * width + first * step_h * width, count,
                             channels * height * width, channels, height * width, last - first, out_width,

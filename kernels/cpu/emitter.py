@@ -91,7 +91,7 @@ class Emitter:
         self.builder.store(value, self.builder.bitcast(pointer, kind.as_pointer()))
 
     def broadcast(self, scalar):
-        undefined = ir.Constant(self.vector, ir.Undefined)
+        undefined = ir.Constant(ir.VectorType(scalar.type, self.lanes), ir.Undefined)
         one = self.builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
         mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(one, undefined, mask)
@@ -99,11 +99,7 @@ class Emitter:
     def everywhere(self, number, bits=32):
         """An index in every lane, in so many bits."""
         kind = ir.IntType(bits)
-        undefined = ir.Constant(ir.VectorType(kind, self.lanes), ir.Undefined)
-        number = number if number.type == kind else self.builder.trunc(number, kind)
-        one = self.builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
-        first = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
-        return self.builder.shuffle_vector(one, undefined, first)
+        return self.broadcast(number if number.type == kind else self.builder.trunc(number, kind))
 
     def shuffle(self, a, b, lanes):
         """A vector of the chosen lanes of `a` (from 0) and `b` (from the number of lanes)."""

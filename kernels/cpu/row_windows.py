@@ -12,7 +12,7 @@ from numba.core import cgutils
 
 from minigrad.kernels.cpu.emitter import INDEX, vectorised
 from minigrad.kernels.cpu.simd import lanes_of
-from minigrad.kernels.cpu.windows import replaces
+from minigrad.kernels.cpu.windows import wins
 
 SMALL = ir.IntType(32)
 
@@ -90,7 +90,7 @@ def window_maxima(known_step):
                     columns = _columns(emit, first, step)
                     value = _read(emit, line, first, known_step, step, width)
                     known, known_place = builder.load(best), builder.load(place)
-                    better = builder.or_(replaces(emit, value, known), builder.icmp_signed("==", known_place, nowhere))
+                    better = builder.or_(wins(emit, value, known), builder.icmp_signed("==", known_place, nowhere))
                     taken = builder.and_(_inside(emit, columns, width), better)
                     builder.store(builder.select(taken, value, known), best)
                     found = builder.add(columns, emit.everywhere(start))

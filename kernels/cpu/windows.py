@@ -79,7 +79,7 @@ def _first_lanes(emit, value):
     return value if value.type == emit.vector else emit.shuffle(value, value, list(range(emit.lanes)))
 
 
-def replaces(emit, value, best):
+def wins(emit, value, best):
     """Whether a value becomes the largest: a larger one does, and NaN does."""
     larger = emit.builder.fcmp_ordered(">", value, best)
     return emit.builder.or_(larger, emit.builder.fcmp_unordered("uno", value, value))
@@ -89,7 +89,7 @@ def _winners(emit, elements):
     """The largest of the elements, and for every one but the first where it replaces those before it."""
     best, where = elements[0], []
     for value in elements[1:]:
-        where.append(replaces(emit, value, best))
+        where.append(wins(emit, value, best))
         best = emit.builder.select(where[-1], value, best)
     return best, where
 
