@@ -33,7 +33,8 @@ def _clamped(builder, rows, limit):
 
 
 def loop(builder, count, values, step):
-    """``values = step(values)``, `count` times; returns the last ones. `values` may hold vectors and pointers."""
+    """``values = step(values)``, `count` times; returns the last ones. `values` may hold vectors and pointers, `step` a
+    loop of its own."""
     before, loop, after = builder.block, builder.append_basic_block("steps"), builder.append_basic_block("done")
     zero, one = ir.Constant(INDEX, 0), ir.Constant(INDEX, 1)
     builder.cbranch(builder.icmp_signed(">", count, zero), loop, after)
@@ -46,17 +47,17 @@ def loop(builder, count, values, step):
         inside[-1].add_incoming(value, before)
     builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)  # else unrolled: registers run out
     results = step(inside)
-    following = builder.add(number, one)
-    number.add_incoming(following, loop)
+    following, end = builder.add(number, one), builder.block
+    number.add_incoming(following, end)
     for phi, result in zip(inside, results, strict=True):
-        phi.add_incoming(result, loop)
+        phi.add_incoming(result, end)
     builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
     builder.position_at_end(after)
     final = []
     for value, result in zip(values, results, strict=True):
         final.append(builder.phi(value.type))
         final[-1].add_incoming(value, before)
-        final[-1].add_incoming(result, loop)
+        final[-1].add_incoming(result, end)
     return final
 
 

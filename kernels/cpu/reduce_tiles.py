@@ -8,12 +8,15 @@ kinds of reduction are `SUM`, `SQUARES` (about a center) and, NaN included, `MAX
 import numpy as np
 from llvmlite import ir
 
+from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.emitter import INDEX, VECTOR_BYTES, vectorised
 from minigrad.kernels.cpu.gemm_tiles import loop
+from minigrad.kernels.cpu.simd import lanes_of
 
 SUM, SQUARES, MAX, MIN = "sum", "squares", "max", "min"
 COLUMN_VECTORS = 8  # accumulators: they hide the latency of the addition
 ROW_VECTORS = 4  # accumulators of a single row
+SHORT = 256  # rows up to this length are taken several at once: from 200 on one at a time is as fast, below slower
 
 
 def _twin(kind, values, center):
@@ -170,11 +173,64 @@ def row_tile(kind):
 
         more = builder.zext(builder.icmp_signed(">", rest, ir.Constant(INDEX, 0)), INDEX)
         (total,) = loop(builder, more, [total], last)
-        width = emit.lanes
-        while width > 1:  # the upper half of the lanes that count onto the lower
-            width //= 2
-            upper = emit.shuffle(total, total, [i + width if i < width else i for i in range(emit.lanes)])
-            total = _combine(emit, kind, total, upper, None)
-        builder.store(builder.extract_element(total, ir.Constant(ir.IntType(32), 0)), out)
+        builder.store(_all_lanes(emit, kind, total), out)
 
     return tile
+
+
+def _all_lanes(emit, kind, total):
+    """The reduction of a vector's lanes: again and again the upper half of those that count onto the lower."""
+    width = emit.lanes
+    while width > 1:
+        width //= 2
+        upper = emit.shuffle(total, total, [i + width if i < width else i for i in range(emit.lanes)])
+        total = _combine(emit, kind, total, upper, None)
+    return emit.builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+
+
+def block_tile(kind):
+    """``f(x, x_at, x_step, rows, columns, out, out_at)``: ``out[out_at]`` is the reduction (not SQUARES) of
+    ``x[x_at + i * x_step + j]`` over i < rows, j < columns; the columns in the lanes."""
+
+    def twin(x, x_at, x_step, rows, columns, out, out_at):
+        lines = [x[x_at + i * x_step : x_at + i * x_step + columns] for i in range(rows)]
+        out[out_at] = _twin(kind, np.concatenate([*lines, x[:0]]), 0)
+
+    @vectorised(twin)
+    def tile(emit, x, x_at, x_step, rows, columns, out, out_at):
+        builder, lanes = emit.builder, ir.Constant(INDEX, emit.lanes)
+
+        def strip(values):
+            start, rest, total = values
+            mask = emit.mask(rest)
+
+            def step(values):
+                line, total = values
+                value = _combine(emit, kind, total, emit.load_masked(line, mask), None)
+                return [emit.at(line, x_step), builder.select(mask, value, total)]
+
+            _, total = loop(builder, rows, [start, total], step)
+            return [emit.at(start, lanes), builder.sub(rest, lanes), total]
+
+        strips = builder.sdiv(builder.add(columns, ir.Constant(INDEX, emit.lanes - 1)), lanes)
+        *_, total = loop(builder, strips, [emit.at(x, x_at), columns, _neutral(emit, kind)], strip)
+        builder.store(_all_lanes(emit, kind, total), emit.at(out, out_at))
+
+    return tile
+
+
+def of_rows(several, one):
+    """A function (x, at, rows, length, results) that reduces rows of neighbours, from tiles of several rows and one."""
+
+    @inline
+    def each(x, at, rows, length, results):
+        lanes = lanes_of(x)
+        if length <= SHORT and rows >= lanes:
+            for first in range(0, rows, lanes):
+                m = min(first, rows - lanes)  # some rows are reduced twice
+                several(x, at + m * length, length, length, x, 0, results, m)
+        else:
+            for m in range(rows):
+                one(x, at + m * length, length, results, m)
+
+    return each

@@ -28,8 +28,9 @@ def _inside(emit, columns, width):
     return emit.builder.icmp_unsigned("<", columns, emit.everywhere(width))
 
 
-def _read(emit, line, first, known_step, step, width):
-    """The elements of a row at columns first, first + step, ...; for those outside of the row anything."""
+def _read(emit, line, first, known_step, step, width, whole):
+    """The elements of a row at columns first, first + step, ...; for those outside of the row anything. If `whole`, the
+    next ``known_step * lanes`` columns all lie in it."""
     builder, vectors = emit.builder, []
     if known_step is None:
         value = emit.zero
@@ -40,9 +41,54 @@ def _read(emit, line, first, known_step, step, width):
         return value
     for v in range(known_step):  # whole vectors of neighbours, of which every one or every other column is taken
         begin = builder.add(first, ir.Constant(INDEX, v * emit.lanes))
-        neighbours = _columns(emit, begin, ir.Constant(INDEX, 1))
-        vectors.append(emit.load_masked(emit.at(line, begin), _inside(emit, neighbours, width)))
+        if whole:
+            vectors.append(emit.load_vector(emit.at(line, begin)))
+        else:
+            neighbours = _columns(emit, begin, ir.Constant(INDEX, 1))
+            vectors.append(emit.load_masked(emit.at(line, begin), _inside(emit, neighbours, width)))
     return emit.shuffle(vectors[0], vectors[-1], [known_step * i for i in range(emit.lanes)])
+
+
+def _each_element(emit, plane, size, corner, steps, kernel, dilation, visit, whole=False):
+    """Call ``visit(value, columns, start)`` for the elements of a vector of windows, one of each at a time: columns
+    `columns` of the row that begins at `start` in the plane. Those outside of the image are to be left out.
+
+    `size`, `corner`, `kernel` and `dilation` are pairs, rows first; `steps` are the known step and the step.
+    """
+    builder, (height, width), (top, left), (known_step, step) = emit.builder, size, corner, steps
+    with cgutils.for_range(builder, kernel[0], intp=INDEX) as row:
+        h = builder.add(top, builder.mul(row.index, dilation[0]))
+        inside = builder.and_(builder.icmp_signed(">=", h, ir.Constant(INDEX, 0)), builder.icmp_signed("<", h, height))
+        with builder.if_then(inside):
+            start = builder.mul(h, width)
+            line = emit.at(plane, start)
+            with cgutils.for_range(builder, kernel[1], intp=INDEX) as column:
+                first = builder.add(left, builder.mul(column.index, dilation[1]))
+                visit(_read(emit, line, first, known_step, step, width, whole), _columns(emit, first, step), start)
+
+
+def _divisor(emit, first, kernel_w, down, least, limit):
+    """What the sums of windows that begin at the columns `first` are divided by: `down` times the number of their
+    columns from `least` to limit - 1, at least 1."""
+    builder = emit.builder
+
+    def either(sign, a, b):
+        return builder.select(builder.icmp_signed(sign, a, b), a, b)
+
+    end = either("<", builder.add(first, emit.everywhere(kernel_w)), emit.everywhere(limit))
+    along = either(">", builder.sub(end, either(">", first, emit.everywhere(least))),
+                   emit.everywhere(ir.Constant(INDEX, 1)))
+    return builder.sitofp(builder.mul(along, emit.everywhere(down)), emit.vector)
+
+
+def _store_windows(emit, count, pairs):
+    """Store the first `count` lanes, at most all of them, of vectors: pairs of vector and address."""
+    builder, stored = emit.builder, emit.mask(count)
+    with builder.if_else(builder.icmp_signed(">=", count, ir.Constant(INDEX, emit.lanes))) as (all_lanes, some):
+        for block, mask in ((all_lanes, None), (some, stored)):
+            with block:
+                for value, target in pairs:
+                    emit.store(value, target, mask)
 
 
 def window_maxima(known_step):
@@ -74,35 +120,155 @@ def window_maxima(known_step):
                out_at, places):
         builder, kind = emit.builder, ir.VectorType(SMALL, emit.lanes)
         step = ir.Constant(INDEX, known_step) if known_step else step
-        nowhere, zero = ir.Constant(kind, [-1] * emit.lanes), ir.Constant(INDEX, 0)
+        nowhere = ir.Constant(kind, [-1] * emit.lanes)
         best, place = cgutils.alloca_once(builder, emit.vector), cgutils.alloca_once(builder, kind)
         builder.store(ir.Constant(emit.vector, [float("-inf")] * emit.lanes), best)
         builder.store(nowhere, place)
-        plane = emit.at(x, at)
-        with cgutils.for_range(builder, kernel_h, intp=INDEX) as row:
-            h = builder.add(top, builder.mul(row.index, dilation_h))
-            inside = builder.and_(builder.icmp_signed(">=", h, zero), builder.icmp_signed("<", h, height))
-            with builder.if_then(inside):
-                start = builder.mul(h, width)
-                line = emit.at(plane, start)
-                with cgutils.for_range(builder, kernel_w, intp=INDEX) as column:
-                    first = builder.add(left, builder.mul(column.index, dilation_w))
-                    columns = _columns(emit, first, step)
-                    value = _read(emit, line, first, known_step, step, width)
-                    known, known_place = builder.load(best), builder.load(place)
-                    better = builder.or_(wins(emit, value, known), builder.icmp_signed("==", known_place, nowhere))
-                    taken = builder.and_(_inside(emit, columns, width), better)
-                    builder.store(builder.select(taken, value, known), best)
-                    found = builder.add(columns, emit.everywhere(start))
-                    builder.store(builder.select(taken, found, known_place), place)
+
+        def compare(value, columns, start):
+            known, known_place = builder.load(best), builder.load(place)
+            better = builder.or_(wins(emit, value, known), builder.icmp_signed("==", known_place, nowhere))
+            taken = builder.and_(_inside(emit, columns, width), better)
+            builder.store(builder.select(taken, value, known), best)
+            found = builder.add(columns, emit.everywhere(start))
+            builder.store(builder.select(taken, found, known_place), place)
+
+        _each_element(emit, emit.at(x, at), (height, width), (top, left), (known_step, step), (kernel_h, kernel_w),
+                      (dilation_h, dilation_w), compare)
         where = builder.load(place)
         where = where if emit.itemsize == 4 else builder.sext(where, ir.VectorType(INDEX, emit.lanes))
         target = builder.bitcast(emit.at(places, out_at), emit.scalar.as_pointer())
-        whole, stored = builder.icmp_signed(">=", count, ir.Constant(INDEX, emit.lanes)), emit.mask(count)
-        with builder.if_else(whole) as (all_lanes, some):
-            for block, mask in ((all_lanes, None), (some, stored)):
-                with block:
-                    emit.store(builder.load(best), emit.at(out, out_at), mask)
-                    emit.store(builder.bitcast(where, emit.vector), target, mask)
+        _store_windows(emit, count, ((builder.load(best), emit.at(out, out_at)),
+                                     (builder.bitcast(where, emit.vector), target)))
 
     return maxima
+
+
+def window_means(known_step):
+    """A function of ``(x, at, height, width, top, left, step, kernel_h, kernel_w, down, least, limit, count, out,
+    out_at)``: the means of a vector of windows, `step` columns from each other.
+
+    The windows are those of `window_maxima` without dilation. The sum of window j is divided by `down` times the number
+    of its columns from `least` to limit - 1; that of one without any is 0.
+    """
+
+    def twin(x, at, height, width, top, left, step, kernel_h, kernel_w, down, least, limit, count, out, out_at):
+        plane, out = x.reshape(-1)[at : at + height * width].reshape(height, width), out.reshape(-1)
+        for j in range(min(count, lanes_of(out))):
+            first, end = left + step * j, left + step * j + kernel_w
+            total = out.dtype.type(0)
+            for h in range(max(top, 0), min(top + kernel_h, height)):
+                for w in range(max(first, 0), min(end, width)):
+                    total += plane[h, w]
+            out[out_at + j] = total / out.dtype.type(down * max(min(end, limit) - max(first, least), 1))
+
+    @vectorised(twin)
+    def means(emit, x, at, height, width, top, left, step, kernel_h, kernel_w, down, least, limit, count, out, out_at):
+        builder = emit.builder
+        step, one = ir.Constant(INDEX, known_step) if known_step else step, ir.Constant(INDEX, 1)
+        total = cgutils.alloca_once_value(builder, emit.zero)
+        geometry = (emit.at(x, at), (height, width), (top, left), (known_step, step), (kernel_h, kernel_w), (one, one))
+
+        def add(value, columns, start):
+            value = builder.select(_inside(emit, columns, width), value, emit.zero)
+            builder.store(builder.fadd(builder.load(total), value), total)
+
+        def add_all(value, columns, start):
+            builder.store(builder.fadd(builder.load(total), value), total)
+
+        if known_step is None:
+            _each_element(emit, *geometry, add)
+        else:
+            behind = builder.add(builder.add(left, kernel_w), ir.Constant(INDEX, known_step * emit.lanes - 1))
+            whole = builder.and_(builder.icmp_signed(">=", left, ir.Constant(INDEX, 0)),
+                                 builder.icmp_signed("<=", behind, width))
+            with builder.if_else(whole) as (inside, over_the_edge):
+                with inside:
+                    _each_element(emit, *geometry, add_all, whole=True)
+                with over_the_edge:
+                    _each_element(emit, *geometry, add)
+        divisor = _divisor(emit, _columns(emit, left, step), kernel_w, down, least, limit)
+        _store_windows(emit, count, [(builder.fdiv(builder.load(total), divisor), emit.at(out, out_at))])
+
+    return means
+
+
+def _quotients(emit, first, divisor):
+    """``first // divisor``, ``(first + 1) // divisor``, ... in lanes; a divisor below 2^24. No processor divides
+    integers in lanes: what is left of the first one's division is small enough for floats to be exact."""
+    builder = emit.builder
+    quotient = builder.udiv(first, divisor)
+    rest = _columns(emit, builder.sub(first, builder.mul(quotient, divisor)), ir.Constant(INDEX, 1))
+    ratio = builder.fdiv(builder.sitofp(rest, emit.vector), builder.sitofp(emit.everywhere(divisor), emit.vector))
+    return builder.add(emit.everywhere(quotient), builder.fptosi(ratio, rest.type))
+
+
+def _covering(emit, grad, w, known_step, step, tap, count):
+    """For the pixels w, w + 1, ..., counted from where window 0 begins: the window that begins last among those that do
+    not begin behind the pixel, less `tap`; whether there is such a window; its element of `grad`."""
+    builder, lanes = emit.builder, emit.lanes
+    if known_step is None:
+        windows = builder.sub(_quotients(emit, w, step), emit.everywhere(tap))
+        there, value = _inside(emit, windows, count), emit.zero
+        safe = builder.select(there, windows, ir.Constant(windows.type, [0] * lanes))
+        for lane in range(lanes):
+            place = ir.Constant(SMALL, lane)
+            element = builder.load(emit.at(grad, builder.zext(builder.extract_element(safe, place), INDEX)))
+            value = builder.insert_element(value, element, place)
+        return windows, there, value
+    first = builder.sub(builder.udiv(w, ir.Constant(INDEX, known_step)), tap)
+    few = emit.narrowed(max(lanes // known_step, 2))
+    neighbours = _columns(few, first, ir.Constant(INDEX, 1))
+    value = few.load_masked(few.at(grad, first), _inside(few, neighbours, count))
+    each = [lane // known_step for lane in range(lanes)]
+    windows = emit.shuffle(neighbours, neighbours, each)
+    return windows, _inside(emit, windows, count), emit.shuffle(value, value, each)
+
+
+def window_shares(known_step):
+    """A function of ``(grad, at, count, step, kernel_w, pad, down, least, limit, out, out_at, w, width, rows)``: what
+    pixels w, w + 1, ... of a row get from a row of windows, whose adjoint `window_means` is.
+
+    Window j of `count` begins at column ``step * j - pad`` and shares ``grad[at + j]`` out over its elements, divided
+    as the sums in `window_means`. The pixels get the sum of what the windows over them share, in the row that begins at
+    ``out[out_at]`` and the following, `rows` together. As many pixels as there are lanes, those below 0 and from
+    `width` on left out; with a known step of 2, ``w + pad`` is even.
+    """
+
+    def twin(grad, at, count, step, kernel_w, pad, down, least, limit, out, out_at, w, width, rows):
+        grad, out = grad.reshape(-1)[at : at + count], out.reshape(-1)[out_at : out_at + rows * width]
+        for pixel in range(max(w, 0), min(w + lanes_of(out), width)):
+            share = out.dtype.type(0)
+            for j in range(count):
+                first, end = step * j - pad, step * j - pad + kernel_w
+                if first <= pixel < end:
+                    share += grad[j] / out.dtype.type(down * max(min(end, limit) - max(first, least), 1))
+            out.reshape(rows, width)[:, pixel] += share
+
+    @vectorised(twin)
+    def shares(emit, grad, at, count, step, kernel_w, pad, down, least, limit, out, out_at, w, width, rows):
+        builder, one = emit.builder, ir.Constant(INDEX, 1)
+        step = ir.Constant(INDEX, known_step) if known_step else step
+        begin, total = builder.add(w, pad), cgutils.alloca_once_value(builder, emit.zero)
+        taps = builder.udiv(builder.add(kernel_w, builder.sub(step, one)), step)
+        with cgutils.for_range(builder, taps, intp=INDEX) as tap:
+            windows, there, value = _covering(emit, emit.at(grad, at), begin, known_step, step, tap.index, count)
+            starts = builder.mul(windows, emit.everywhere(step))
+            behind = builder.sub(_columns(emit, begin, one), starts)
+            covered = builder.and_(there, _inside(emit, behind, kernel_w))
+            first = builder.sub(starts, emit.everywhere(pad))
+            share = builder.fdiv(value, _divisor(emit, first, kernel_w, down, least, limit))
+            share = builder.select(covered, share, emit.zero)
+            builder.store(builder.fadd(builder.load(total), share), total)
+        share, stored = builder.load(total), _inside(emit, _columns(emit, w, one), width)
+        last = builder.add(w, ir.Constant(INDEX, emit.lanes))
+        whole = builder.and_(builder.icmp_signed(">=", w, ir.Constant(INDEX, 0)),
+                             builder.icmp_signed("<=", last, width))
+        with builder.if_else(whole) as (all_lanes, some):
+            for block, mask in ((all_lanes, None), (some, stored)):
+                with block, cgutils.for_range(builder, rows, intp=INDEX) as row:
+                    target = emit.at(out, out_at, builder.mul(row.index, width), w)
+                    before = emit.load_vector(target) if mask is None else emit.load_masked(target, mask)
+                    emit.store(builder.fadd(before, share), target, mask)
+
+    return shares

@@ -12,13 +12,21 @@ import numpy as np
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.elementwise import BLOCK, PARALLEL_COSTLY
 from minigrad.kernels.cpu.parallel import flat, merged, parallel_for, parallel_kernel, scratch
-from minigrad.kernels.cpu.reduce_tiles import COLUMN_VECTORS, MAX, SUM, columns_tile, row_tile, rows_tile
+from minigrad.kernels.cpu.reduce_tiles import (
+    COLUMN_VECTORS,
+    MAX,
+    SHORT,
+    SUM,
+    columns_tile,
+    of_rows,
+    row_tile,
+    rows_tile,
+)
 from minigrad.kernels.cpu.simd import lanes_of
 from minigrad.kernels.cpu.vector_math import exp, log, strict
 
 TILE = 4096  # elements of a task that takes whole rows: 16 KiB of float32
 MOST = 256  # rows of such a task
-SHORT = 256  # rows up to this length are taken several at once: from 200 on one at a time is as fast, below slower
 # Columns that a task takes side by side, at most. 64, a tile of maxima with AVX2, are too few of a row for memory to be
 # read ahead: with them (100, 100, 100) took two Zen 3 cores 2.2 times as long, the gradient 1.6 times.
 STRIP = 512
@@ -54,23 +62,6 @@ def _finite(top):
 @strict
 def _log_probability(x, shift, total):
     return (x - shift) - total
-
-
-def of_rows(several, one):
-    """A function (x, at, rows, length, results) that reduces rows of neighbours, from tiles of several rows and one."""
-
-    @inline
-    def each(x, at, rows, length, results):
-        lanes = lanes_of(x)
-        if length <= SHORT and rows >= lanes:
-            for first in range(0, rows, lanes):
-                m = min(first, rows - lanes)  # some rows are reduced twice
-                several(x, at + m * length, length, length, x, 0, results, m)
-        else:
-            for m in range(rows):
-                one(x, at + m * length, length, results, m)
-
-    return each
 
 
 _row_maximum, _row_sum, _column_maxima = row_tile(MAX), row_tile(SUM), columns_tile(MAX)

@@ -194,13 +194,18 @@ def batch_norm(x, weight, bias, eps=1e-5, statistics=None):
     return out, backward
 
 
+def _corners(x, size, stride, padding, value):
+    """The padded image, and for each element of a window the slices that take it out of all windows."""
+    edge = [(0, 0), (0, 0), (padding, padding), (padding, padding)]
+    padded = np.pad(x, edge, constant_values=value) if padding else x
+    h, w = [(extent - size) // stride * stride + 1 for extent in padded.shape[2:]]
+    return padded, [(..., slice(i, i + h, stride), slice(j, j + w, stride)) for i in range(size) for j in range(size)]
+
+
 def max_pool2d(x, size=2, stride=None, padding=0):
     """Rows and columns that fill no window are left out."""
     stride = stride or size
-    edge = [(0, 0), (0, 0), (padding, padding), (padding, padding)]
-    padded = np.pad(x, edge, constant_values=-np.inf) if padding else x
-    h, w = [(extent - size) // stride * stride + 1 for extent in padded.shape[2:]]
-    corners = [(..., slice(i, i + h, stride), slice(j, j + w, stride)) for i in range(size) for j in range(size)]
+    padded, corners = _corners(x, size, stride, padding, -np.inf)
     out = padded[corners[0]].copy()
     for corner in corners[1:]:
         np.maximum(out, padded[corner], out=out)
@@ -221,21 +226,24 @@ def max_pool2d(x, size=2, stride=None, padding=0):
     return out, backward
 
 
-def avg_pool2d(x, size=2):
-    """Windows that do not overlap; rows and columns that fill no window are left out."""
-    h, w = x.shape[2] // size * size, x.shape[3] // size * size
-    corners = [(..., slice(i, h, size), slice(j, w, size)) for i in range(size) for j in range(size)]
-    out = x[corners[0]].copy()
+def avg_pool2d(x, size=2, stride=None, padding=0):
+    """Rows and columns that fill no window are left out; padding counts."""
+    stride = stride or size
+    padded, corners = _corners(x, size, stride, padding, 0)
+    out = padded[corners[0]].copy()
     for corner in corners[1:]:
-        out += x[corner]
+        out += padded[corner]
     out *= 1 / size**2
 
     def backward(grad):
-        grad_x = np.zeros_like(x)
+        grad_x = np.zeros_like(padded)
         share = grad * (1 / size**2)
         for corner in corners:
-            grad_x[corner] = share
-        return (grad_x,)
+            if stride < size:
+                grad_x[corner] += share
+            else:
+                grad_x[corner] = share
+        return (grad_x[..., padding : padding + x.shape[2], padding : padding + x.shape[3]],)
 
     return out, backward
 

@@ -115,6 +115,7 @@ def _layer_rows():
             yield from _both(f"{title} 2x2 {shape_text(shape)}", "layers", what, (shape,), 5 * count, 5 * count)
     for title, what, shape, params in (
         ("max pool 3x3, stride 2", "max_pool2d", (32, 64, 28, 28), {"size": 3, "stride": 2, "padding": 1}),
+        ("average pool 3x3, stride 2", "avg_pool2d", (32, 64, 28, 28), {"size": 3, "stride": 2, "padding": 1}),
         ("average pool 7x7", "avg_pool2d", (32, 256, 7, 7), {"size": 7}),  # of all pixels, as nets end with it
     ):
         count, outputs = math.prod(shape), math.prod(shape) // params.get("stride", params["size"]) ** 2

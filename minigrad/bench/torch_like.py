@@ -37,7 +37,7 @@ OPS = {
     "conv2d": lambda F, x, weight, bias, **how: F.conv2d(x, weight, bias, **how),
     "batch_norm": lambda F, x, weight, bias: F.batch_norm(x, None, None, weight, bias, training=True),
     "max_pool2d": lambda F, x, size=2, **how: F.max_pool2d(x, size, **how),
-    "avg_pool2d": lambda F, x, size=2: F.avg_pool2d(x, size),
+    "avg_pool2d": lambda F, x, size=2, **how: F.avg_pool2d(x, size, **how),
     "cross_entropy": lambda F, logits, target: F.cross_entropy(logits, target),
     "chain": _chain,
     "fan_out": _fan_out,

@@ -180,8 +180,10 @@ def avg_pool2d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_in
     def run(x):
         sizes = [_out_size("avg_pool2d", x.shape[2 + i], kernel[i], stride[i], padding[i], 1, ceil_mode)
                  for i in range(2)]
-        window = (*kernel, *stride, *padding, int(count_include_pad))
-        return AvgPool2d.apply(x, shape=(*x.shape[:2], *sizes), window=window)
+        shape = (*x.shape[:2], *sizes)
+        if sizes == [1, 1] and kernel == x.shape[2:] and padding == (0, 0):  # the whole image
+            return AdaptiveAvgPool2d.apply(x, shape=shape)
+        return AvgPool2d.apply(x, shape=shape, window=(*kernel, *stride, *padding, int(count_include_pad)))
 
     return _images("avg_pool2d", run, x)
 
@@ -204,6 +206,9 @@ def adaptive_avg_pool2d(x, output_size):
         target = pair("adaptive_avg_pool2d", "output_size", target, 1)
         if 0 in x.shape[2:]:
             raise ValueError(f"adaptive_avg_pool2d: expected an image with at least one pixel, got shape {x.shape}")
-        return AdaptiveAvgPool2d.apply(x, shape=(*x.shape[:2], *target))
+        (height, width), (rows, columns) = x.shape[2:], target
+        if (rows, columns) != (1, 1) and height % rows == 0 and width % columns == 0:  # all windows of one size
+            return avg_pool2d(x, (height // rows, width // columns))
+        return AdaptiveAvgPool2d.apply(x, shape=(*x.shape[:2], rows, columns))
 
     return _images("adaptive_avg_pool2d", run, x)

@@ -108,6 +108,28 @@ def test_avg_pool(rows, columns, dtype, include):
         np.testing.assert_allclose(out, exact, rtol=0, atol=20 * TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kernel, stride, pad, include", [
+    (3, 1, 1, 1), (3, 1, 1, 0), (2, 1, 0, 1), (3, 2, 1, 0), (2, 2, 1, 1), (5, 2, 2, 0), (1, 2, 0, 1), (3, 3, 1, 1),
+    (4, 3, 2, 0), (2, 5, 0, 1), (7, 7, 0, 1)])
+def test_avg_pool_of_about_a_vector_of_windows(kernel, stride, pad, include, dtype, rng):
+    """One NaN reaches its own windows, one of the gradient its own pixels."""
+    lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
+    for columns in (1, 2, lanes // 4 + 1, lanes - 1, lanes, lanes + 1, 2 * lanes + 3):
+        for rest in (0, stride - 1):
+            width, numbers = (columns - 1) * stride + kernel - 2 * pad + rest, (3, kernel, 2, stride, 1, pad, include)
+            if width < 1:
+                continue
+            shapes = [(2, 2, 7, width), (2, 2, 4, columns)]
+            for name, given_shape, out_shape in [("forward", *shapes), ("backward", *shapes[::-1])]:
+                x = rng.standard_normal(given_shape).astype(dtype)
+                x[0, 1, 2, given_shape[3] // 2] = np.nan
+                out, exact = np.full(out_shape, 7, dtype), np.empty(out_shape)
+                getattr(cpu, f"avg_pool2d_{name}")(x, out, *numbers)
+                getattr(reference, f"avg_pool2d_{name}")(x.astype(np.float64), exact, *numbers)
+                np.testing.assert_allclose(out, exact, rtol=0, atol=20 * TOLERANCE[dtype])
+
+
 @settings(max_examples=30)
 @given(size=st.tuples(*[st.integers(1, 12)] * 2), outputs=st.tuples(*[st.integers(1, 12)] * 2), dtype=TYPES)
 def test_adaptive_avg_pool(size, outputs, dtype):
@@ -125,7 +147,7 @@ def test_adaptive_avg_pool(size, outputs, dtype):
     (14, 14, 14, 14, 1), (5, 20, 2, 2, 3), (9, 7, 3, 2, 4), (8, 33, 3, 1, 6), (6, 1, 2, 2, 3), (3, 70, 3, 3, 1),
     (8, 9, 2, 3, 3)])
 def test_means_of_whole_rows(height, width, kernel, stride, rows, dtype, rng):
-    """This case has a loop of its own; windows may overlap, leave rows out and hang over the edge. One plane is NaN."""
+    """Windows may overlap, leave rows out and hang over the edge. One plane is NaN."""
     window = kernel, width, stride, width, 0, 0
     for numbers, op in [((*window, 1), "avg_pool2d"), ((*window, 0), "avg_pool2d"), ((), "adaptive_avg_pool2d")]:
         for name, given_shape, out_shape in [("forward", (height, width), (rows, 1)),
