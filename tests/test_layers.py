@@ -137,6 +137,16 @@ def test_avg_pool2d_divisor():
     assert nn.AvgPool2d(2, divisor_override=2)(x).tolist() == [[[[2.0, 2.0], [2.0, 2.0]]]]
 
 
+def test_average_pooling_of_nearly_the_whole_image():
+    """One window, or windows of equal size, take other kernels than the rest."""
+    x = mg.arange(25, dtype="float64").reshape(1, 1, 5, 5)
+    assert F.avg_pool2d(x, 5).item() == F.adaptive_avg_pool2d(x, 1).item() == 12
+    assert F.avg_pool2d(x, 4).item() == 9
+    assert F.avg_pool2d(x, 5, padding=1).item() == pytest.approx(x[..., :4, :4].sum().item() / 25)
+    assert F.avg_pool2d(x, (5, 1)).tolist() == F.adaptive_avg_pool2d(x, (1, 5)).tolist() == [[[[10, 11, 12, 13, 14]]]]
+    assert F.adaptive_avg_pool2d(x, (5, 2)).tolist() == [[[[5 * i + 1, 5 * i + 3] for i in range(5)]]]
+
+
 def test_losses_by_hand():
     x, y = mg.tensor([0.0, 2.0]), mg.tensor([0.5, 0.0])
     assert nn.MSELoss()(x, y).item() == pytest.approx((0.25 + 4) / 2)

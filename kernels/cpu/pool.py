@@ -2,12 +2,12 @@
 
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.parallel import flat, parallel_for, parallel_kernel, scratch
-from minigrad.kernels.cpu.reduce_tiles import SUM, block_tile, of_rows, row_tile, rows_tile
+from minigrad.kernels.cpu.reduce_tiles import SUM, block_sum, of_rows, row_tile, rows_tile
 from minigrad.kernels.cpu.row_windows import window_maxima, window_means, window_shares
 from minigrad.kernels.cpu.simd import lanes_of
 from minigrad.kernels.cpu.windows import argmax_windows, mean_windows, share_windows
 
-_sum_block, _sums_of_planes = block_tile(SUM), of_rows(rows_tile(SUM), row_tile(SUM))
+_sum_block, _sums_of_planes = block_sum(), of_rows(rows_tile(SUM), row_tile(SUM))
 _maxima, _maxima_of_second, _maxima_apart = window_maxima(1), window_maxima(2), window_maxima(None)
 _means, _means_of_second, _means_apart = window_means(1), window_means(2), window_means(None)
 _shares, _shares_of_second, _shares_apart = window_shares(1), window_shares(2), window_shares(None)

@@ -188,13 +188,15 @@ def _all_lanes(emit, kind, total):
     return emit.builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
 
 
-def block_tile(kind):
-    """``f(x, x_at, x_step, rows, columns, out, out_at)``: ``out[out_at]`` is the reduction (not SQUARES) of
-    ``x[x_at + i * x_step + j]`` over i < rows, j < columns; the columns in the lanes."""
+def block_sum():
+    """``f(x, x_at, x_step, rows, columns, out, out_at)``: ``out[out_at]`` is the sum of ``x[x_at + i * x_step + j]``
+    over i < rows and j < columns; the columns in the lanes."""
 
     def twin(x, x_at, x_step, rows, columns, out, out_at):
-        lines = [x[x_at + i * x_step : x_at + i * x_step + columns] for i in range(rows)]
-        out[out_at] = _twin(kind, np.concatenate([*lines, x[:0]]), 0)
+        total = x.dtype.type(0)
+        for i in range(rows):
+            total += x[x_at + i * x_step : x_at + i * x_step + columns].sum()
+        out[out_at] = total
 
     @vectorised(twin)
     def tile(emit, x, x_at, x_step, rows, columns, out, out_at):
@@ -206,15 +208,14 @@ def block_tile(kind):
 
             def step(values):
                 line, total = values
-                value = _combine(emit, kind, total, emit.load_masked(line, mask), None)
-                return [emit.at(line, x_step), builder.select(mask, value, total)]
+                return [emit.at(line, x_step), builder.fadd(total, emit.load_masked(line, mask))]
 
             _, total = loop(builder, rows, [start, total], step)
             return [emit.at(start, lanes), builder.sub(rest, lanes), total]
 
         strips = builder.sdiv(builder.add(columns, ir.Constant(INDEX, emit.lanes - 1)), lanes)
-        *_, total = loop(builder, strips, [emit.at(x, x_at), columns, _neutral(emit, kind)], strip)
-        builder.store(_all_lanes(emit, kind, total), emit.at(out, out_at))
+        *_, total = loop(builder, strips, [emit.at(x, x_at), columns, emit.zero], strip)
+        builder.store(_all_lanes(emit, SUM, total), emit.at(out, out_at))
 
     return tile
 

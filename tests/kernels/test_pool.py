@@ -130,6 +130,37 @@ def test_avg_pool_of_about_a_vector_of_windows(kernel, stride, pad, include, dty
                 np.testing.assert_allclose(out, exact, rtol=0, atol=20 * TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("include", [0, 1])
+@pytest.mark.parametrize("size, kernel, stride, pad, count", [(2, 2, 3, 1, 2), (5, 2, 3, 1, 3), (3, 2, 2, 1, 3),
+                                                              (3, 1, 1, 1, 5)])
+def test_windows_in_the_padding_alone(size, kernel, stride, pad, count, include, dtype, rng):
+    """With ceil_mode the last window may be one."""
+    for rows, columns in ((True, True), (True, False), (False, True)):
+        h, w = [(size, kernel, stride, pad, count) if axis else (4, 2, 1, 0, 3) for axis in (rows, columns)]
+        numbers = [v for pair in zip(h[1:4], w[1:4], strict=True) for v in pair]
+        shapes = [(2, 3, h[0], w[0]), (2, 3, h[4], w[4])]
+        for name, given_shape, out_shape in [("forward", *shapes), ("backward", *shapes[::-1])]:
+            x = rng.standard_normal(given_shape).astype(dtype)
+            out, exact = np.full(out_shape, 7, dtype), np.empty(out_shape)
+            getattr(cpu, f"avg_pool2d_{name}")(x, out, *numbers, include)
+            getattr(reference, f"avg_pool2d_{name}")(x.astype(np.float64), exact, *numbers, include)
+            np.testing.assert_allclose(out, exact, rtol=0, atol=20 * TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("planes, size", [(1, (7, 7)), (63, (1, 1)), (64, (3, 5)), (130, (2, 9)), (70, (17, 16))])
+def test_global_means(planes, size, dtype, rng):
+    x, out = rng.standard_normal((planes, 1, *size)).astype(dtype), np.empty((planes, 1, 1, 1), dtype)
+    x[-1, 0, 0, 0] = np.nan
+    cpu.adaptive_avg_pool2d_forward(x, out)
+    exact = x.astype(np.float64).mean((2, 3), keepdims=True)
+    np.testing.assert_allclose(out, exact, rtol=0, atol=20 * TOLERANCE[dtype])
+    back = np.empty_like(x)
+    cpu.adaptive_avg_pool2d_backward(out, back)
+    np.testing.assert_allclose(back, np.broadcast_to(exact / x[0].size, x.shape), rtol=0, atol=20 * TOLERANCE[dtype])
+
+
 @settings(max_examples=30)
 @given(size=st.tuples(*[st.integers(1, 12)] * 2), outputs=st.tuples(*[st.integers(1, 12)] * 2), dtype=TYPES)
 def test_adaptive_avg_pool(size, outputs, dtype):
