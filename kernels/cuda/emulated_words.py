@@ -8,7 +8,15 @@ import numpy as np
 from numba import types
 
 from minigrad.kernels.cuda import parts
-from minigrad.kernels.cuda.intrinsics import BELOW_TF32, TWINS, load4, mma_tf32_sync, store4, thread_index
+from minigrad.kernels.cuda.intrinsics import (
+    BELOW_TF32,
+    TWINS,
+    load4,
+    mma_bf16_sync,
+    mma_tf32_sync,
+    store4,
+    thread_index,
+)
 from minigrad.kernels.cuda.specialise import names_of, specialise
 from minigrad.kernels.cuda.watched import BlockArray, Divergence, KernelError, LocalArray, Misaligned, Pointer, state
 from minigrad.kernels.cuda.words import cuda as compiled_cuda
@@ -199,34 +207,48 @@ def _toward_zero(exact):
     return np.where(np.abs(rounded) > np.abs(exact), np.nextafter(rounded, np.float32(0)), rounded)
 
 
-def _warp_product(lanes):
-    """The 16 x 8 elements of c + a @ b, from the fragments of all lanes."""
+def _tf32_elements(words):
+    """The elements in words of tf32, one in each."""
+    elements = words.view(np.float32)
+    if ((words & BELOW_TF32) != 0)[np.isfinite(elements)].any():
+        raise KernelError("mma_tf32_sync: an operand is not rounded to tf32")
+    return [elements]
+
+
+def _bf16_elements(words):
+    """The elements in words of bfloat16: those in the lower halves, those in the upper ones."""
+    return [(words << np.uint32(16)).view(np.float32), (words & np.uint32(0xFFFF0000)).view(np.float32)]
+
+
+def _warp_product(lanes, elements):
+    """The 16 x 8 elements of c + a @ b, from the fragments of all lanes; `elements` are those of words of a or b."""
     held = np.array([lanes[lane] for lane in range(WARP)], np.float32).reshape(8, 4, 10)
     a, b, c = np.empty((16, 8), np.float32), np.empty((8, 8), np.float32), np.empty((16, 8), np.float32)
     a[:8, :4], a[8:, :4], a[:8, 4:], a[8:, 4:] = [held[:, :, i] for i in range(4)]
     b[:4], b[4:] = held[:, :, 4].T, held[:, :, 5].T
     c[:8, 0::2], c[:8, 1::2], c[8:, 0::2], c[8:, 1::2] = [held[:, :, 6 + i] for i in range(4)]
-    for operand in (a, b):
-        if ((operand.view(np.uint32) & BELOW_TF32) != 0)[np.isfinite(operand)].any():
-            raise KernelError("mma_tf32_sync: an operand is not rounded to tf32")
-    return _toward_zero(a.astype(np.float64) @ b.astype(np.float64) + c)
+    pairs = zip(elements(a.view(np.uint32)), elements(b.view(np.uint32)), strict=True)
+    return _toward_zero(sum([x.astype(np.float64) @ y.astype(np.float64) for x, y in pairs], c))
 
 
-def _mma_tf32_sync(*fragments):
+def _mma_sync(elements):
     """A warp operation: who comes first makes the product for all."""
 
-    def share(me, lanes):
-        if "product" not in lanes:
-            lanes["product"] = _warp_product(lanes)
-        product, g, t = lanes["product"], me >> 2, me & 3
-        return product[g, 2 * t], product[g, 2 * t + 1], product[g + 8, 2 * t], product[g + 8, 2 * t + 1]
+    def multiply(*fragments):
+        def share(me, lanes):
+            if "product" not in lanes:
+                lanes["product"] = _warp_product(lanes, elements)
+            product, g, t = lanes["product"], me >> 2, me & 3
+            return product[g, 2 * t], product[g, 2 * t + 1], product[g + 8, 2 * t], product[g + 8, 2 * t + 1]
 
-    return _wait("mma", (fragments, share))
+        return _wait("mma", (fragments, share))
+
+    return multiply
 
 
 WORDS = {
     **TWINS, thread_index: _thread_index, load4: _load4, store4: _store4, compiled_cuda: cuda, math: Math,
-    mma_tf32_sync: _mma_tf32_sync,
+    mma_tf32_sync: _mma_sync(_tf32_elements), mma_bf16_sync: _mma_sync(_bf16_elements),
     types.int32: _int32, types.int64: int, types.uint32: _unsigned(32), types.uint64: _unsigned(64),
     types.float32: np.float32, types.float64: np.float64,
 }  # fmt: skip

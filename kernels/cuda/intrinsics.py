@@ -212,8 +212,16 @@ def bits_of(typingctx, x):
     return types.uint32(types.float32), emit
 
 
-def _no_mma(*operands):
-    raise NotImplementedError("mma_tf32_sync: 32 lanes make one product together; the emulator has a word of its own")
+def _bf16(x):
+    """The bits of a number rounded to bfloat16, the upper half of a float32: to nearest, ties to even."""
+    if np.isnan(x):
+        return np.uint32(0x7FFF)
+    bits = _bits_of(x)  # a carry out of the mantissa is the next exponent, out of that infinity
+    return (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+
+
+def _pack_bf16(low, high):
+    return ((_bf16(high) << np.uint32(16)) | _bf16(low)).view(np.float32)
 
 
 @instruction(_round_tf32)
@@ -228,6 +236,42 @@ def round_tf32(typingctx, x):
     return types.float32(types.float32), emit
 
 
+@instruction(_pack_bf16)
+def pack_bf16(typingctx, low, high):
+    """Two float32 numbers rounded to bfloat16 (7 bits of mantissa, to nearest, ties to even) in the halves of a word.
+
+    The word is a float32 by type only, so that it may lie where float32 numbers do: move it, compute nothing with it.
+    """
+
+    def emit(context, builder, signature, arguments):
+        single = ir.FloatType()
+        kind = ir.FunctionType(ir.IntType(32), [single, single])
+        text = "cvt.rn.bf16x2.f32 $0, $2, $1;"  # PTX names the upper half first
+        return builder.bitcast(builder.call(ir.InlineAsm(kind, text, "=r,f,f", side_effect=False), arguments), single)
+
+    return types.float32(types.float32, types.float32), emit
+
+
+def _no_mma(*operands):
+    raise NotImplementedError("mma_sync: 32 lanes make one product together; the emulator has words of its own")
+
+
+def _mma(kinds):
+    """Typing of a product of the warp by the PTX instruction for shape and types: six words and four sums to four."""
+
+    def emit(context, builder, signature, arguments):
+        single, word = ir.FloatType(), ir.IntType(32)
+        kind = ir.FunctionType(ir.LiteralStructType([single] * 4), [word] * 6 + [single] * 4)
+        text = (f"mma.sync.aligned.{kinds} "
+                "{$0, $1, $2, $3}, {$4, $5, $6, $7}, {$8, $9}, {$10, $11, $12, $13};")
+        call = ir.InlineAsm(kind, text, "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", side_effect=True)
+        fragments = [builder.bitcast(value, word) for value in arguments[:6]]
+        made = builder.call(call, fragments + list(arguments[6:]), attrs=("convergent",))
+        return context.make_tuple(builder, signature.return_type, [builder.extract_value(made, i) for i in range(4)])
+
+    return types.UniTuple(types.float32, 4)(*[types.float32] * 10), emit
+
+
 @instruction(_no_mma)  # the emulator's own
 def mma_tf32_sync(typingctx, a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
     """The four elements of c + a @ b that belong to this lane; a is 16 x 8, b 8 x 8, c 16 x 8, spread over the warp.
@@ -236,15 +280,14 @@ def mma_tf32_sync(typingctx, a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
     (t + 4, g); of c: (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1). (PTX ISA, "Matrix Fragments for mma.m16n8k8",
     .tf32.) The elements of a and b must be of tf32.
     """
+    return _mma("m16n8k8.row.col.f32.tf32.tf32.f32")
 
-    def emit(context, builder, signature, arguments):
-        single, word = ir.FloatType(), ir.IntType(32)
-        kind = ir.FunctionType(ir.LiteralStructType([single] * 4), [word] * 6 + [single] * 4)
-        text = ("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
-                "{$0, $1, $2, $3}, {$4, $5, $6, $7}, {$8, $9}, {$10, $11, $12, $13};")
-        call = ir.InlineAsm(kind, text, "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", side_effect=True)
-        fragments = [builder.bitcast(value, word) for value in arguments[:6]]
-        made = builder.call(call, fragments + list(arguments[6:]), attrs=("convergent",))
-        return context.make_tuple(builder, signature.return_type, [builder.extract_value(made, i) for i in range(4)])
 
-    return types.UniTuple(types.float32, 4)(*[types.float32] * 10), emit
+@instruction(_no_mma)  # the emulator's own
+def mma_bf16_sync(typingctx, a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
+    """The same with words of two bfloat16 numbers in place of elements of a and b: a is 16 x 16, b 16 x 8.
+
+    Word w of a row of a, or of a column of b, holds its elements 2w (the lower half) and 2w + 1, see `pack_bf16`. (PTX
+    ISA, "Matrix Fragments for mma.m16n8k16 with floating point type", .bf16.)
+    """
+    return _mma("m16n8k16.row.col.f32.bf16.bf16.f32")
