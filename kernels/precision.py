@@ -6,6 +6,8 @@
     Each operand split into two numbers of tf32: nearly as exact as float32, on tensor cores.
 ``"high"``
     Operands rounded to tf32, 10 bits of mantissa, on tensor cores; the sums stay float32.
+``"medium"``
+    The same with bfloat16, 7 bits of mantissa.
 """
 
 from contextvars import ContextVar

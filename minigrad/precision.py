@@ -33,7 +33,9 @@ def set_float32_matmul_precision(precision):
         ``"high"``: on tensor cores, operands rounded to tf32, a float32 with 10 bits of mantissa instead of 23: a
         relative error of about 1e-3. Sums are float32. PyTorch's ``"high"`` on an NVIDIA GPU.
 
-        ``"medium"``: the same as ``"high"``, for there are no kernels in bfloat16 (PyTorch does so too without them).
+        ``"medium"``: on tensor cores, operands rounded to bfloat16, a float32 with 7 bits of mantissa: a relative error
+        of about 1e-2. Sums are float32. (PyTorch's ``"medium"`` on an NVIDIA GPU computes in tf32, says its
+        documentation.)
 
     Raises
     ------

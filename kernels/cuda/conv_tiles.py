@@ -80,41 +80,57 @@ def meeting_taps(position, taps, divisor, whole, part, period):
     return at, tap, meeting, int32(period)
 
 
-def any_weight(rows, depth, threads, changed):
-    """A loader like those of `gemm_tiles`, of weights that lie as the taps of a class have it, element by element."""
-    loads, pitch, lines, shift_k = rows * depth // threads, rows + PADDING, threads // depth, depth.bit_length() - 1
+@device_function
+def place_of_tap(channel, kh, kw, channel_step, line_step, tap_step, taps_h, taps_w):
+    """Where a row of the weight has a tap of a channel, and how far from there it has the next one."""
+    place = int32(channel * channel_step + kh * line_step + kw * tap_step)
+    channel, kh, kw = add3(channel, kh, kw, 0, 0, 1, taps_h, taps_w)
+    return place, int32(channel * channel_step + kh * line_step + kw * tap_step - place)
+
+
+def any_weight(rows, tile):
+    """A loader like those of `gemm_tiles`, of weights that lie as the taps of a class have it, element by element.
+
+    `at` is where row 0 has the first k of this thread, `step_k` how far from there it has the next one.
+    """
+    words, packed, word, lines = tile.words, tile.packed, on_the_way(tile), tile.threads // tile.words
+    loads, pitch, shift_k, back = rows // lines * packed, rows + PADDING, words.bit_length() - 1, packed - 1
 
     @device_function
-    def fetch(weight, at, first, start, m, stop, row_step, channel_step, staged):
+    def fetch(weight, at, first, start, m, stop, row_step, step_k, staged):
         t = int32(cuda.threadIdx.x)
-        row, k = int32(first + (t >> shift_k)), int32(start + (t & (depth - 1)))
-        place, jump = int32(at + row * row_step), int32(lines * row_step)
+        row, k = int32(first + (t >> shift_k)), int32(start + packed * (t & (words - 1)))
+        place, jump = int32(at + row * row_step), int32(lines * row_step - back * step_k)
         for p in range(loads):
             value = T(0)
             if row < m and k < stop:
                 value = weight[place]
             staged[p] = value
-            row, place = int32(row + lines), int32(place + jump)
+            if p % packed < back:
+                k, place = int32(k + 1), int32(place + step_k)
+            else:
+                row, k, place = int32(row + lines), int32(k - back), int32(place + jump)
 
     @device_function
     def put(staged, slab, at, step_k):
         t = int32(cuda.threadIdx.x)
-        place = int32(at + (t & (depth - 1)) * pitch + (t >> shift_k))
-        for p in range(loads):
-            slab[place] = changed(staged[p])
+        place = int32(at + (t & (words - 1)) * pitch + (t >> shift_k))
+        for p in range(0, loads, packed):
+            slab[place] = word(staged, p, 1)
             place = int32(place + lines)
 
     return fetch, put
 
 
-def any_pixel(columns, depth, threads, changed):
-    """A thread's place among the pixels and along k, and a loader of source pixels wherever they are, one by one.
+def any_pixel(columns, tile):
+    """A thread's place among the pixels and the words along k, a loader of source pixels wherever they are, one by one.
 
     Neighbouring threads have neighbouring pixels, so that a warp's loads join in few lines of memory. Quads would not
     do: in a 3 x 3 kernel two of three taps move them off the multiples of 16 bytes that 128-bit loads are tied to, and
     at an edge or with a stride they are no four neighbours.
     """
-    loads, pitch, along = columns * depth // threads, columns + PADDING, threads // columns
+    packed, word, along = tile.packed, on_the_way(tile), tile.threads // columns
+    loads, pitch, further = tile.words // along, columns + PADDING, packed * along
     shift_e = columns.bit_length() - 1
 
     @device_function
@@ -125,30 +141,34 @@ def any_pixel(columns, depth, threads, changed):
     def fetch(source, base, r0, s0, step_h, step_w, k, stop, c, kh, kw, add_c, add_h, add_w, taps_h, taps_w, height,
               width, staged):
         for p in range(loads):
-            value = T(0)
-            if k < stop:
-                value = pixel_or_zero(source, int32(base + c * height * width), int32(r0 + kh * step_h),
-                                      int32(s0 + kw * step_w), height, width)
-            staged[p] = value
-            k = int32(k + along)
+            at_c, at_h, at_w = c, kh, kw
+            for q in range(packed):
+                value = T(0)
+                if int32(k + q) < stop:
+                    value = pixel_or_zero(source, int32(base + at_c * height * width), int32(r0 + at_h * step_h),
+                                          int32(s0 + at_w * step_w), height, width)
+                staged[packed * p + q] = value
+                at_c, at_h, at_w = add3(at_c, at_h, at_w, 0, 0, 1, taps_h, taps_w)
+            k = int32(k + further)
             c, kh, kw = add3(c, kh, kw, add_c, add_h, add_w, taps_h, taps_w)
         return k, c, kh, kw
 
     @device_function
     def put(staged, slab, at):
-        e, k = place(int32(cuda.threadIdx.x))
-        to = int32(at + k * pitch + e)
+        e, line = place(int32(cuda.threadIdx.x))
+        to = int32(at + line * pitch + e)
         for p in range(loads):
-            slab[to] = changed(staged[p])
+            slab[to] = word(staged, packed * p, 1)
             to = int32(to + along * pitch)
 
-    return place, fetch, put, along
+    return place, fetch, put, further
 
 
-def same_pixel(columns, depth, threads, changed):
+def same_pixel(columns, tile):
     """The same for a source whose pixels are those of the output, a plane being a multiple of four: four at a time."""
-    quads = columns // 4
-    loads, pitch, along, shift = quads * depth // threads, columns + PADDING, threads // quads, quads.bit_length() - 1
+    packed, word, quads = tile.packed, on_the_way(tile), columns // 4
+    pitch, along, shift = columns + PADDING, tile.threads // quads, quads.bit_length() - 1
+    loads, further = tile.words // along, packed * along
 
     @device_function
     def place(t):
@@ -158,23 +178,26 @@ def same_pixel(columns, depth, threads, changed):
     def fetch(source, base, r0, s0, step_h, step_w, k, stop, c, kh, kw, add_c, add_h, add_w, taps_h, taps_w, height,
               width, staged):
         for p in range(loads):
-            v0, v1, v2, v3 = T(0), T(0), T(0), T(0)
-            if k < stop:
-                v0, v1, v2, v3 = load4(source, int32(base + (k * height + r0) * width + s0))
-            staged[4 * p], staged[4 * p + 1], staged[4 * p + 2], staged[4 * p + 3] = v0, v1, v2, v3
-            k = int32(k + along)
+            for q in range(packed):
+                v0, v1, v2, v3 = T(0), T(0), T(0), T(0)
+                if int32(k + q) < stop:
+                    v0, v1, v2, v3 = load4(source, int32(base + ((k + q) * height + r0) * width + s0))
+                i = 4 * (packed * p + q)
+                staged[i], staged[i + 1], staged[i + 2], staged[i + 3] = v0, v1, v2, v3
+            k = int32(k + further)
         return k, c, kh, kw
 
     @device_function
     def put(staged, slab, at):
-        e, k = place(int32(cuda.threadIdx.x))
-        to = int32(at + k * pitch + e)
+        e, line = place(int32(cuda.threadIdx.x))
+        to = int32(at + line * pitch + e)
         for p in range(loads):
-            store4(slab, to, changed(staged[4 * p]), changed(staged[4 * p + 1]), changed(staged[4 * p + 2]),
-                   changed(staged[4 * p + 3]))
+            i = 4 * packed * p
+            store4(slab, to, word(staged, i, 4), word(staged, i + 1, 4), word(staged, i + 2, 4),
+                   word(staged, i + 3, 4))
             to = int32(to + along * pitch)
 
-    return place, fetch, put, along
+    return place, fetch, put, further
 
 
 WEIGHTS = {"any": any_weight, "deep": deep_loader, "wide": wide_loader}
@@ -184,15 +207,16 @@ PIXELS = {"any": any_pixel, "same": same_pixel}
 def gather(tile, weights, pixels):
     """The kernel for a tile and for operands that lie as named; where it is not any weight, there is one class."""
     rows, columns, depth, threads = tile.rows, tile.columns, tile.depth, tile.threads
+    words, packed = tile.words, tile.packed
     count, pitch_a, pitch_b = tile.high * tile.broad, rows + PADDING, columns + PADDING
-    size_a, size_b = depth * pitch_a, depth * pitch_b
+    size_a, size_b = words * pitch_a, words * pitch_b
     both_a, both_b = 2 * size_a, 2 * size_b
     loads_a, loads_b = rows * depth // threads, columns * depth // threads
     high, broad = tile.high, tile.broad
     half_a, half_b = tile.apart
     place_in_tile, multiply = placer(tile), multiplier(tile)
-    fetch_weight, put_weight = WEIGHTS[weights](rows, depth, threads, on_the_way(tile))
-    place_of_pixel, fetch_source, put_source, along = PIXELS[pixels](columns, depth, threads, on_the_way(tile))
+    fetch_weight, put_weight = WEIGHTS[weights](rows, tile)
+    place_of_pixel, fetch_source, put_source, further = PIXELS[pixels](columns, tile)
     any_weights = weights == "any"
     taps_of = meeting_taps if any_weights else every_tap
     promises = "LDS.128", "STG.E.128", tile.instruction, *(("LDG.E.128",) if not any_weights else ())
@@ -237,24 +261,24 @@ def gather(tile, weights, pixels):
 
         # The source: this thread's pixel, and its digits of k. A pixel beyond the last has no k.
         e, k_b = place_of_pixel(t)
-        e, k_b = int32(first_n + e), int32(start + k_b)
+        e, k_b = int32(first_n + e), int32(start + packed * k_b)
         image, y, x = split3(e, rows_here, columns_here)
         r0, s0 = int32(y * scale_h + r_0), int32(x * scale_w + s_0)
         base = int32((image * channels + group * group_channels) * height * width)
         c, kh, kw = split3(k_b, taps_h, taps_w)
-        add_c, add_h, add_w = split3(int32(along), taps_h, taps_w)
+        add_c, add_h, add_w = split3(int32(further), taps_h, taps_w)
         stop_b = stop
         if e >= pixels:
             stop_b = int32(0)
         # The weight: where its first tap is, and this thread's digits of k if they matter.
-        channel, tap_h, tap_w = split3(int32(start + (t & (depth - 1))), taps_h, taps_w)
+        channel, tap_h, tap_w = split3(int32(start + packed * (t & (words - 1))), taps_h, taps_w)
         jump_c, jump_h, jump_w = split3(int32(depth), taps_h, taps_w)
         line_step, at = int32(next_h * kernel_w), int32(group * group_step + kh_0 * kernel_w + kw_0)
-        digits = int32(0)
+        digits, step_k = int32(0), channel_step
         if any_weights:
-            digits = int32(channel * channel_step + tap_h * line_step + tap_w * next_w)
+            digits, step_k = place_of_tap(channel, tap_h, tap_w, channel_step, line_step, next_w, taps_h, taps_w)
 
-        fetch_weight(weight, int32(at + digits), first_m, start, m, stop, row_step, channel_step, staged_a)
+        fetch_weight(weight, int32(at + digits), first_m, start, m, stop, row_step, step_k, staged_a)
         k_b, c, kh, kw = fetch_source(source, base, r0, s0, step_h, step_w, k_b, stop_b, c, kh, kw, add_c, add_h, add_w,
                                       taps_h, taps_w, height, width, staged_b)
         put_weight(staged_a, slab_a, int32(0), channel_step)
@@ -267,8 +291,9 @@ def gather(tile, weights, pixels):
             if start < stop:
                 if any_weights:
                     channel, tap_h, tap_w = add3(channel, tap_h, tap_w, jump_c, jump_h, jump_w, taps_h, taps_w)
-                    digits = int32(channel * channel_step + tap_h * line_step + tap_w * next_w)
-                fetch_weight(weight, int32(at + digits), first_m, start, m, stop, row_step, channel_step, staged_a)
+                    digits, step_k = place_of_tap(channel, tap_h, tap_w, channel_step, line_step, next_w, taps_h,
+                                                  taps_w)
+                fetch_weight(weight, int32(at + digits), first_m, start, m, stop, row_step, step_k, staged_a)
                 k_b, c, kh, kw = fetch_source(source, base, r0, s0, step_h, step_w, k_b, stop_b, c, kh, kw, add_c,
                                               add_h, add_w, taps_h, taps_w, height, width, staged_b)
             multiply(slab_a, slab_b, at_a, at_b, ty, tx, sums)
@@ -315,40 +340,42 @@ def gather(tile, weights, pixels):
 def reduce(tile):
     """The kernel of the gradient by the weight for a tile."""
     rows, columns, depth, threads = tile.rows, tile.columns, tile.depth, tile.threads
+    words, packed = tile.words, tile.packed
     count, pitch_a, pitch_b = tile.high * tile.broad, rows + PADDING, columns + PADDING
-    size_a, size_b = depth * pitch_a, depth * pitch_b
+    size_a, size_b = words * pitch_a, words * pitch_b
     both_a, both_b = 2 * size_a, 2 * size_b
     loads_a, loads_b = rows * depth // threads, columns * depth // threads
-    shift_k, lines = depth.bit_length() - 1, threads // depth
+    shift_k, lines = words.bit_length() - 1, threads // words
+    lines_a, lines_b = rows // lines, columns // lines
     high, broad = tile.high, tile.broad
     half_a, half_b = tile.apart
-    place_in_tile, multiply, changed = placer(tile), multiplier(tile), on_the_way(tile)
+    place_in_tile, multiply, word = placer(tile), multiplier(tile), on_the_way(tile)
 
     @device_function
     def fetch(grad, source, at, plane, row, m, base, y, x, height, width, here, offsets, downs, alongs, staged_a,
-              staged_b):
-        for p in range(loads_a):
+              staged_b, nth):
+        for p in range(lines_a):
             value = T(0)
             if here and row + p * lines < m:
                 value = grad[int32(at + p * lines * plane)]
-            staged_a[p] = value
-        for p in range(loads_b):
+            staged_a[packed * p + nth] = value
+        for p in range(lines_b):
             value = T(0)
             r, s = int32(y + downs[p]), int32(x + alongs[p])
             if here and offsets[p] >= 0 and r >= 0 and r < height and s >= 0 and s < width:
                 value = source[int32(base + offsets[p] + r * width + s)]
-            staged_b[p] = value
+            staged_b[packed * p + nth] = value
 
     @device_function
     def put(slab_a, at_a, slab_b, at_b, staged_a, staged_b):
         t = int32(cuda.threadIdx.x)
-        place = int32(at_a + (t & (depth - 1)) * pitch_a + (t >> shift_k))
-        for p in range(loads_a):
-            slab_a[place] = changed(staged_a[p])
+        place = int32(at_a + (t & (words - 1)) * pitch_a + (t >> shift_k))
+        for p in range(lines_a):
+            slab_a[place] = word(staged_a, packed * p, 1)
             place = int32(place + lines)
-        place = int32(at_b + (t & (depth - 1)) * pitch_b + (t >> shift_k))
-        for p in range(loads_b):
-            slab_b[place] = changed(staged_b[p])
+        place = int32(at_b + (t & (words - 1)) * pitch_b + (t >> shift_k))
+        for p in range(lines_b):
+            slab_b[place] = word(staged_b, packed * p, 1)
             place = int32(place + lines)
 
     @kernel(promises=("LDS.128", tile.instruction))
@@ -358,8 +385,8 @@ def reduce(tile):
                       dilation_h: Int, dilation_w: Int, add_n: Int, add_i: Int, add_j: Int):
         slab_a, slab_b = cuda.shared.array(both_a, T, alignment=16), cuda.shared.array(both_b, T, alignment=16)
         staged_a, staged_b = cuda.local.array(loads_a, T), cuda.local.array(loads_b, T)
-        offsets, downs = cuda.local.array(loads_b, int32), cuda.local.array(loads_b, int32)
-        alongs, sums = cuda.local.array(loads_b, int32), cuda.local.array(count, T)
+        offsets, downs = cuda.local.array(lines_b, int32), cuda.local.array(lines_b, int32)
+        alongs, sums = cuda.local.array(lines_b, int32), cuda.local.array(count, T)
         for i in range(high):
             for j in range(broad):
                 sums[i * broad + j] = T(0)
@@ -373,14 +400,14 @@ def reduce(tile):
         plane = int32(rows_out * columns_out)
 
         # This thread's columns, (channel, kh, kw), stay the same; its pixel, the digits of k, moves on.
-        for p in range(loads_b):
+        for p in range(lines_b):
             e = int32(first_n + (t >> shift_k) + p * lines)
             c, kh, kw = split3(e, kernel_h, kernel_w)
             offset = int32(c * height * width)
             if e >= n:
                 offset = int32(-1)
             offsets[p], downs[p], alongs[p] = offset, int32(kh * dilation_h), int32(kw * dilation_w)
-        row, k_now = int32(first_m + (t >> shift_k)), int32(start + (t & (depth - 1)))
+        row, k_now = int32(first_m + (t >> shift_k)), int32(start + packed * (t & (words - 1)))
         image, i_now, j_now = split3(k_now, rows_out, columns_out)
         group_rows = int32(m * groups)
         source_group = int32(group * div32(channels, groups))
@@ -388,10 +415,13 @@ def reduce(tile):
         ty, tx = place_in_tile()
         first = int32(1)
         while start < stop:  # the first turn only fetches
-            fetch(grad, source, int32((image * group_rows + group * m + row) * plane + i_now * columns_out + j_now),
-                  plane, row, m, int32((image * channels + source_group) * height * width),
-                  int32(i_now * stride_h - pad_top), int32(j_now * stride_w - pad_left), height, width,
-                  k_now < stop, offsets, downs, alongs, staged_a, staged_b)
+            at_n, at_i, at_j = image, i_now, j_now
+            for nth in range(packed):
+                fetch(grad, source, int32((at_n * group_rows + group * m + row) * plane + at_i * columns_out + at_j),
+                      plane, row, m, int32((at_n * channels + source_group) * height * width),
+                      int32(at_i * stride_h - pad_top), int32(at_j * stride_w - pad_left), height, width,
+                      int32(k_now + nth) < stop, offsets, downs, alongs, staged_a, staged_b, nth)
+                at_n, at_i, at_j = add3(at_n, at_i, at_j, 0, 0, 1, rows_out, columns_out)
             k_now = int32(k_now + depth)
             image, i_now, j_now = add3(image, i_now, j_now, add_n, add_i, add_j, rows_out, columns_out)
             if first == 0:

@@ -1,12 +1,15 @@
 """Tiles of a matrix product on tensor cores: what stands in for `gemm_tiles.multiplier` there.
 
-A warp computes `8 * high` x `4 * broad` elements of the output as products of 16 x 8 by 8 x 8 elements, see
-`intrinsics.mma_tf32_sync`. Which row of the tile is which row of a product is free: here the rows 4q to 4q + 3 that a
-lane reads with one 128-bit load are the rows of its two halves of two products, the columns likewise those of four
-products. So a lane's sums are fours of neighbours, and it stores them 128 bits at a time. The lanes of a group
-g = lane // 4 read fours in the order 0, 4, 1, 5, 2, 6, 3, 7: the 8 lanes of a 128-bit access then meet all 32 banks of
-shared memory, and four lanes store 64 bytes in a row.
+A warp computes `8 * high` x `4 * broad` elements of the output as products of 16 x 8 by 8 x 8 words, see
+`intrinsics.mma_tf32_sync`; a word is an element of tf32, or two of bfloat16 that are neighbours in the depth. Which row
+of the tile is which row of a product is free: here the rows 4q to 4q + 3 that a lane reads with one 128-bit load are
+the rows of its two halves of two products, the columns likewise those of four products. So a lane's sums are fours of
+neighbours, and it stores them 128 bits at a time. The lanes of a group g = lane // 4 read fours in the order 0, 4, 1,
+5, 2, 6, 3, 7: the 8 lanes of a 128-bit access then meet all 32 banks of shared memory, and four lanes store 64 bytes in
+a row.
 """
+
+from functools import partial
 
 from minigrad.kernels.cuda.language import (
     T,
@@ -15,12 +18,13 @@ from minigrad.kernels.cuda.language import (
     int32,
     load4,
     math,
+    mma_bf16_sync,
     mma_tf32_sync,
     round_tf32,
 )
 
-PADDING = 4  # elements between rows in shared memory, so that a transposed slab is written without bank conflicts
-STEP = 8  # of the depth, in one product
+PADDING = 4  # words between rows in shared memory, so that a transposed slab is written without bank conflicts
+STEP = 8  # words of the depth in one product
 ROWS, COLUMNS = 32, 16  # from one four of a lane to its next
 
 
@@ -48,7 +52,7 @@ def placer(tile):
 
 def multiplier(tile):
     """``multiply(a, b, at_a, at_b, row, column, sums)``: one slab of both operands, from places in shared memory."""
-    depth, high, broad = tile.depth, tile.high, tile.broad
+    words, high, broad = tile.words, tile.high, tile.broad
     pitch_a, pitch_b = tile.rows + PADDING, tile.columns + PADDING
     fours_a, fours_b, half = high // 4, broad // 8, broad // 2
     count_a, count_b = 2 * high, broad
@@ -62,7 +66,7 @@ def multiplier(tile):
         t, four = int32(lane & 3), _four_of(lane)
         at_a = int32(at_a + t * pitch_a + row)
         at_b = int32(at_b + t * pitch_b + column + ((four - t) << 2))
-        for _ in range(depth // STEP):
+        for _ in range(words // STEP):
             for i in range(fours_a):
                 v = load4(a, int32(at_a + i * ROWS))
                 w = load4(a, int32(at_a + below_a + i * ROWS))
@@ -79,8 +83,8 @@ def multiplier(tile):
     return multiply
 
 
-def _tf32(high, broad):
-    """``products(left, right, sums)`` of operands that are rounded to tf32 already."""
+def _rounded(high, broad, mma_sync):
+    """``products(left, right, sums)`` of operands that are rounded already to what `mma_sync` multiplies."""
     pairs, half = high // 2, broad // 2
 
     @device_function
@@ -89,8 +93,8 @@ def _tf32(high, broad):
             for q in range(half):
                 i = 2 * p
                 k = i * broad + 2 * (q & ~3) + (q & 3)
-                d = mma_tf32_sync(left[i], left[i + 1], left[high + i], left[high + i + 1], right[q], right[half + q],
-                                  sums[k], sums[k + 4], sums[k + broad], sums[k + broad + 4])
+                d = mma_sync(left[i], left[i + 1], left[high + i], left[high + i + 1], right[q], right[half + q],
+                             sums[k], sums[k + 4], sums[k + broad], sums[k + broad + 4])
                 sums[k], sums[k + 4], sums[k + broad], sums[k + broad + 4] = d
 
     return products
@@ -106,7 +110,7 @@ def _add(total, large, small):
 
 
 def _three_tf32(high, broad):
-    """The same of float32 operands: x = large + small, both of tf32, and all products but small times small.
+    """``products`` of float32 operands: x = large + small, both of tf32, and all products but small times small.
 
     A tensor core may cut off its sums instead of rounding them, which adds up over a long depth. So it sums 8 products
     only, and the float32 unit goes on from there.
@@ -142,4 +146,5 @@ def _three_tf32(high, broad):
     return products
 
 
-_PRODUCTS = {"high": _tf32, "3xtf32": _three_tf32}
+_PRODUCTS = {"high": partial(_rounded, mma_sync=mma_tf32_sync), "medium": partial(_rounded, mma_sync=mma_bf16_sync),
+             "3xtf32": _three_tf32}

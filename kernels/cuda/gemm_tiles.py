@@ -3,12 +3,13 @@
 A block computes `rows` x `columns` elements of the output, a thread 4 or 8 rows by 4 or 8 columns of them, which stay
 in registers. Slabs of both operands, `depth` deep, go through shared memory, where they lie by depth: ``a[k][row]``,
 ``b[k][column]``; while one slab is multiplied, the next one is on its way through registers into the other half of it.
+In bfloat16 two neighbours in the depth share a word: ``a[k // 2][row]``.
 """
 
 from typing import NamedTuple
 
 from minigrad.kernels.cuda import gemm_tensor
-from minigrad.kernels.cuda.language import T, cuda, device_function, int32, load4, round_tf32, store4
+from minigrad.kernels.cuda.language import T, cuda, device_function, int32, load4, pack_bf16, round_tf32, store4
 from minigrad.kernels.precision import matmul_precision
 
 PROCESSORS = 132  # of an H100; fewer blocks than that leave some of them idle
@@ -32,6 +33,16 @@ class Tile(NamedTuple):
         return self.rows // self.high * (self.columns // self.broad)
 
     @property
+    def packed(self):
+        """Neighbours in the depth that share a word of shared memory."""
+        return 2 if self.precision == "medium" else 1
+
+    @property
+    def words(self):
+        """The depth in words of shared memory."""
+        return self.depth // self.packed
+
+    @property
     def apart(self):
         """Rows and columns from one four of a thread to its next."""
         if self.precision != "highest":
@@ -41,7 +52,7 @@ class Tile(NamedTuple):
     @property
     def instruction(self):
         """What multiplies."""
-        return "FFMA" if self.precision == "highest" else "HMMA.1688.F32.TF32"
+        return {"highest": "FFMA", "medium": "HMMA.16816.F32.BF16"}.get(self.precision, "HMMA.1688.F32.TF32")
 
 
 BIG = Tile(128, 128, 8, 8, 8, 512)
@@ -53,9 +64,11 @@ TILES = {
              Tile(32, 32, 16, 4, 8, 64, "high")),
     "3xtf32": (Tile(128, 128, 8, 8, 8, 512, "3xtf32"), Tile(64, 64, 16, 4, 8, 256, "3xtf32"),
                Tile(32, 32, 16, 4, 8, 64, "3xtf32")),
+    "medium": (Tile(128, 128, 32, 8, 8, 512, "medium"), Tile(64, 64, 32, 4, 8, 256, "medium"),
+               Tile(32, 32, 16, 4, 8, 64, "medium")),
 }
-TILES["medium"] = TILES["high"]
-NAMED = [(tile, name + ending) for precision, ending in (("highest", ""), ("high", "_tf32"), ("3xtf32", "_3xtf32"))
+ENDINGS = {"highest": "", "high": "_tf32", "3xtf32": "_3xtf32", "medium": "_bf16"}
+NAMED = [(tile, name + ending) for precision, ending in ENDINGS.items()
          for tile, name in zip(TILES[precision], ("big", "middle", "small"), strict=True)]
 
 
@@ -94,18 +107,26 @@ def placer(tile):
 
 
 @device_function
-def _as_it_is(x):
-    return x
+def _as_it_is(staged, i, apart):
+    return staged[i]
 
 
 @device_function
-def _rounded(x):
-    return round_tf32(x)
+def _tf32(staged, i, apart):
+    return round_tf32(staged[i])
+
+
+@device_function
+def _bf16(staged, i, apart):
+    return pack_bf16(staged[i], staged[i + apart])
 
 
 def on_the_way(tile):
-    """What is done to an element on its way into shared memory."""
-    return _rounded if tile.precision == "high" else _as_it_is
+    """``word(staged, i, apart)``: what a loader puts into shared memory of the staged element i.
+
+    Where two share a word, the other one, its neighbour in k, is the element i + apart.
+    """
+    return {"high": _tf32, "medium": _bf16}.get(tile.precision, _as_it_is)
 
 
 def multiplier(tile):
@@ -142,20 +163,22 @@ def multiplier(tile):
 
 
 # How an operand comes into shared memory. `fetch` reads a thread's share of a slab into registers, zeros beyond the
-# edges; `put` writes it, `changed`. An operand's element (e, k), e being the row of a or the column of b, is at
-# base + e * step_e + k * step_k.
+# edges; `put` writes it, word by word. An operand's element (e, k), e being the row of a or the column of b, is at
+# base + e * step_e + k * step_k. A thread has all elements of its words: the next one in k is the next one staged, in a
+# wide operand, where fours of neighbours in e are staged, the fourth from it.
 
 
-def wide_loader(extent, depth, threads, changed):
+def wide_loader(extent, tile):
     """Of an operand whose neighbours in e are neighbours in memory, four at a time."""
-    loads, quads = extent * depth // (4 * threads), extent // 4
+    threads, packed, word = tile.threads, tile.packed, on_the_way(tile)
+    loads, quads = extent * tile.depth // (4 * threads), extent // 4
     shift, pitch = quads.bit_length() - 1, extent + PADDING
 
     @device_function
     def fetch(x, base, first, start, size, stop, step_e, step_k, staged):
         for p in range(loads):
-            g = int32(cuda.threadIdx.x + p * threads)
-            e, k = int32(first + ((g & (quads - 1)) << 2)), int32(start + (g >> shift))
+            g = int32(cuda.threadIdx.x + p // packed * threads)
+            e, k = int32(first + ((g & (quads - 1)) << 2)), int32(start + packed * (g >> shift) + p % packed)
             v0, v1, v2, v3 = T(0), T(0), T(0), T(0)
             if e < size and k < stop:
                 v0, v1, v2, v3 = load4(x, int32(base + k * step_k + e))
@@ -163,18 +186,20 @@ def wide_loader(extent, depth, threads, changed):
 
     @device_function
     def put(staged, slab, at, step_k):
-        for p in range(loads):
+        for p in range(loads // packed):
             g = int32(cuda.threadIdx.x + p * threads)
+            i = 4 * packed * p
             place = int32(at + (g >> shift) * pitch + ((g & (quads - 1)) << 2))
-            store4(slab, place, changed(staged[4 * p]), changed(staged[4 * p + 1]), changed(staged[4 * p + 2]),
-                   changed(staged[4 * p + 3]))
+            store4(slab, place, word(staged, i, 4), word(staged, i + 1, 4), word(staged, i + 2, 4),
+                   word(staged, i + 3, 4))
 
     return fetch, put
 
 
-def deep_loader(extent, depth, threads, changed):
+def deep_loader(extent, tile):
     """Of an operand whose neighbours in k are neighbours in memory, four at a time."""
-    loads, quads = extent * depth // (4 * threads), depth // 4
+    threads, packed, word = tile.threads, tile.packed, on_the_way(tile)
+    loads, quads, words = extent * tile.depth // (4 * threads), tile.depth // 4, 4 // packed
     shift, pitch = quads.bit_length() - 1, extent + PADDING
 
     @device_function
@@ -191,41 +216,48 @@ def deep_loader(extent, depth, threads, changed):
     def put(staged, slab, at, step_k):
         for p in range(loads):
             g = int32(cuda.threadIdx.x + p * threads)
-            place = int32(at + ((g & (quads - 1)) << 2) * pitch + (g >> shift))
-            for q in range(4):
-                slab[place + q * pitch] = changed(staged[4 * p + q])
+            place = int32(at + (g & (quads - 1)) * words * pitch + (g >> shift))
+            for q in range(words):
+                slab[place + q * pitch] = word(staged, 4 * p + packed * q, 1)
 
     return fetch, put
 
 
-def scalar_loader(extent, depth, threads, changed):
+def scalar_loader(extent, tile):
     """Of any operand, element by element; neighbouring threads read neighbours in memory."""
-    loads, pitch = extent * depth // threads, extent + PADDING
-    shift_e, shift_k = extent.bit_length() - 1, depth.bit_length() - 1
-    rows, columns = threads // depth, threads // extent  # from one load of a thread to its next, down or along
+    threads, packed, words, word = tile.threads, tile.packed, tile.words, on_the_way(tile)
+    loads, pitch = extent * tile.depth // threads, extent + PADDING
+    shift_e, shift_k = extent.bit_length() - 1, words.bit_length() - 1
+    rows, columns = threads // words, threads // extent  # from one word of a thread to its next, down or along
+    back = packed - 1  # from the last element of a word to its first
 
     @device_function
     def fetch(x, base, first, start, size, stop, step_e, step_k, staged):
         t = int32(cuda.threadIdx.x)
-        e, k, down, along = int32(first + (t & (extent - 1))), int32(start + (t >> shift_e)), int32(0), int32(columns)
+        e, k, down, along = (int32(first + (t & (extent - 1))), int32(start + packed * (t >> shift_e)), int32(0),
+                             int32(packed * columns - back))
         if step_k == 1:
-            e, k, down, along = int32(first + (t >> shift_k)), int32(start + (t & (depth - 1))), int32(rows), int32(0)
+            e, k, down, along = (int32(first + (t >> shift_k)), int32(start + packed * (t & (words - 1))), int32(rows),
+                                 int32(-back))
         at, jump = int32(base + e * step_e + k * step_k), int32(down * step_e + along * step_k)
         for p in range(loads):
             value = T(0)
             if e < size and k < stop:
                 value = x[at]
             staged[p] = value
-            e, k, at = int32(e + down), int32(k + along), int32(at + jump)
+            if p % packed < back:
+                k, at = int32(k + 1), int32(at + step_k)
+            else:
+                e, k, at = int32(e + down), int32(k + along), int32(at + jump)
 
     @device_function
     def put(staged, slab, at, step_k):
         t = int32(cuda.threadIdx.x)
         place, jump = int32(at + (t >> shift_e) * pitch + (t & (extent - 1))), int32(columns * pitch)
         if step_k == 1:
-            place, jump = int32(at + (t & (depth - 1)) * pitch + (t >> shift_k)), int32(rows)
-        for p in range(loads):
-            slab[place] = changed(staged[p])
+            place, jump = int32(at + (t & (words - 1)) * pitch + (t >> shift_k)), int32(rows)
+        for p in range(0, loads, packed):
+            slab[place] = word(staged, p, 1)
             place = int32(place + jump)
 
     return fetch, put

@@ -14,7 +14,6 @@ from minigrad.kernels.cuda.gemm_tiles import (
     TILES,
     choose,
     multiplier,
-    on_the_way,
     placer,
     slices,
 )
@@ -68,11 +67,11 @@ def _product(tile, layout_a, layout_b):
     rows, columns, depth = tile.rows, tile.columns, tile.depth
     threads, high, broad = tile.threads, tile.high, tile.broad
     count = high * broad
-    size_a, size_b = depth * (rows + PADDING), depth * (columns + PADDING)
+    size_a, size_b = tile.words * (rows + PADDING), tile.words * (columns + PADDING)
     both_a, both_b = 2 * size_a, 2 * size_b
     staged_a, staged_b = rows * depth // threads, columns * depth // threads
-    fetch_a, put_a = LOADERS[layout_a](rows, depth, threads, on_the_way(tile))
-    fetch_b, put_b = LOADERS[layout_b](columns, depth, threads, on_the_way(tile))
+    fetch_a, put_a = LOADERS[layout_a](rows, tile)
+    fetch_b, put_b = LOADERS[layout_b](columns, tile)
     place, multiply, store = placer(tile), multiplier(tile), storer(tile)
     plain = tile.precision == "highest"
     types = ("float32", "float64") if layout_b == "deep" and plain and tile is not BIG else ("float32",)
