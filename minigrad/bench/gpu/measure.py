@@ -105,13 +105,16 @@ def run(rows, turns=TURNS, seconds=SECONDS, progress=lambda text: None):
 
 @contextlib.contextmanager
 def _precision(precision, taking_part):
-    """A row's precision of matrix products, for both libraries; PyTorch computes in float32 beside 3xtf32."""
+    """A row's precision of matrix products, for both libraries; PyTorch computes in float32 beside 3xtf32.
+
+    Beside bfloat16 it computes in tf32: its documentation says that "medium" is that on CUDA, too.
+    """
     if precision is None:
         yield
         return
     settings = [(mg, precision)]
     if "torch" in taking_part:
-        settings.append((taking_part["torch"][0].library, "high" if precision == "high" else "highest"))
+        settings.append((taking_part["torch"][0].library, "high" if precision in ("high", "medium") else "highest"))
     before = [(library, library.get_float32_matmul_precision()) for library, _ in settings]
     try:
         for library, wanted in settings:

@@ -48,6 +48,8 @@ def product_rows(n, batch):
                    precision="3xtf32"),
         ProductRow(f"gemm {n} x {n} x {n} in tf32, forward", "products", "forward", *gemm, tolerance=3e-3,
                    precision="high"),
+        ProductRow(f"gemm {n} x {n} x {n} in bf16, forward", "products", "forward", *gemm, tolerance=2.4e-2,
+                   precision="medium"),
         Row(f"conv 3x3 {shape_text(shape)} -> {out}, forward", "products", "forward", "conv2d", conv, {"padding": 1},
             flop, "FLOP", tolerance=1e-3),
         Row(f"conv 3x3 {shape_text(shape)} -> {out}, forward + backward", "products", "backward", "conv2d", conv,
@@ -71,5 +73,5 @@ def net_rows(names, batch):
 def rows(small=False):
     """All of them; `small` for a look at whether everything works, in the emulator too."""
     if small:
-        return [*memory_rows(512, 4, 4), *product_rows(24, 1)[:3], *net_rows("A", 3)]
+        return [*memory_rows(512, 4, 4), *product_rows(24, 1)[:4], *net_rows("A", 3)]
     return [*memory_rows(64 * MIB), *product_rows(4096, 64), *net_rows("ABC", BATCH)]
