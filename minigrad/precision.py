@@ -34,7 +34,7 @@ def set_float32_matmul_precision(precision):
         relative error of about 1e-3. Sums are float32. PyTorch's ``"high"`` on an NVIDIA GPU.
 
         ``"medium"``: on tensor cores, operands rounded to bfloat16, a float32 with 7 bits of mantissa: a relative error
-        of about 1e-2. Sums are float32. (PyTorch's ``"medium"`` on an NVIDIA GPU computes in tf32, says its
+        of about 8e-3. Sums are float32. (PyTorch's ``"medium"`` on an NVIDIA GPU computes in tf32, says its
         documentation.)
 
     Raises

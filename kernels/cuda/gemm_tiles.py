@@ -164,8 +164,8 @@ def multiplier(tile):
 
 # How an operand comes into shared memory. `fetch` reads a thread's share of a slab into registers, zeros beyond the
 # edges; `put` writes it, word by word. An operand's element (e, k), e being the row of a or the column of b, is at
-# base + e * step_e + k * step_k. A thread has all elements of its words: the next one in k is the next one staged, in a
-# wide operand, where fours of neighbours in e are staged, the fourth from it.
+# base + e * step_e + k * step_k. A thread fetches all elements of its words: an element's neighbour in k is staged next
+# to it, and four places on in a wide operand, which is staged in fours of neighbours in e.
 
 
 def wide_loader(extent, tile):
