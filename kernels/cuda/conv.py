@@ -1,4 +1,5 @@
-"""Two-dimensional convolution and its gradients, as products of matrices that are never written down: `conv_tiles`.
+"""Two-dimensional convolution and its gradients, as products of matrices that are never written down: `conv_tiles`
+and `conv_reduce`.
 
 Groups of few channels (depthwise convolution) leave most rows of a tile empty: there a thread sums one output alone, a
 block one element of the gradient by the weight.
@@ -7,10 +8,10 @@ block one element of the gradient by the weight.
 from math import gcd
 
 from minigrad.kernels.cuda import memory
+from minigrad.kernels.cuda.conv_reduce import REDUCTIONS
 from minigrad.kernels.cuda.conv_tiles import (
     GATHERS,
     LAYOUTS,
-    REDUCTIONS,
     add3,
     every_tap,
     meeting_taps,
@@ -231,7 +232,11 @@ def conv2d_grad_weight(
     share, splits = slices(k, splits, tile.depth)
     target = out if splits == 1 else memory.scratch(splits * out.size, out.dtype)
     tiles = -(-m // tile.rows)
-    REDUCTIONS[tile][(tiles * -(-n // tile.columns), groups * splits), tile.threads](
+    deep = rows * columns % 4 == 0 and grad.address % 16 == 0
+    same = (deep and x.address % 16 == 0 and x.shape[2:] == grad.shape[2:] and out.shape[2:] == (1, 1)
+            and (stride_h, stride_w, pad_top, pad_left) == (1, 1, 0, 0))
+    layouts = "deep" if deep else "any", "same" if same else "any"
+    REDUCTIONS[tile, layouts][(tiles * -(-n // tile.columns), groups * splits), tile.threads](
         grad, x, target, m, n, k, tiles, splits, share, groups, *x.shape[1:], rows, columns, *out.shape[2:],
         *numbers, *_digits(tile.depth, rows, columns))
     if splits > 1:

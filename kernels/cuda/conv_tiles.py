@@ -3,15 +3,15 @@
 `gather`: out[row, pixel] = Σ over (channel, kh, kw) of weight[row, channel, kh, kw] * source[channel, pixel and tap].
 The source pixel of output pixel y and tap kh is ``(y * scale + shift + kh * step) / divisor`` along each axis, none if
 that has a remainder. With the stride as the scale it is the convolution, with it as the divisor the gradient by the
-input. `reduce`: weight[row, (channel, kh, kw)] = Σ over pixels of grad[row, pixel] * source[channel, pixel and tap].
+input. (The gradient by the weight is `conv_reduce`'s.)
 
 Whether there is a remainder depends on the tap and on the pixel's residue class alone, ``y % divisor``: a class meets
 one tap in ``divisor / gcd(divisor, step)``, or none. A block computes pixels of one class and visits the taps that
 these meet: a product as dense as any other, of one pixel and one tap in so many. With stride 2 the gradient by the
 input multiplies a quarter of what all taps of all pixels would be (3 x 3: 9 taps for 4 pixels instead of 36).
 
-The sum runs over an index of several digits, (channel, kh, kw) or (image, row, column). A thread splits it once; from
-then on it adds the digits of its step and carries, which takes no division.
+The sum runs over an index of three digits, (channel, kh, kw). A thread splits it once; from then on it adds the digits
+of its step and carries, which takes no division.
 """
 
 from minigrad.kernels.cuda.gemm_tiles import (
@@ -337,122 +337,13 @@ def gather(tile, weights, pixels):
     return convolve
 
 
-def reduce(tile):
-    """The kernel of the gradient by the weight for a tile."""
-    rows, columns, depth, threads = tile.rows, tile.columns, tile.depth, tile.threads
-    words, packed = tile.words, tile.packed
-    count, pitch_a, pitch_b = tile.high * tile.broad, rows + PADDING, columns + PADDING
-    size_a, size_b = words * pitch_a, words * pitch_b
-    both_a, both_b = 2 * size_a, 2 * size_b
-    loads_a, loads_b = rows * depth // threads, columns * depth // threads
-    shift_k, lines = words.bit_length() - 1, threads // words
-    lines_a, lines_b = rows // lines, columns // lines
-    high, broad = tile.high, tile.broad
-    half_a, half_b = tile.apart
-    place_in_tile, multiply, word = placer(tile), multiplier(tile), on_the_way(tile)
-
-    @device_function
-    def fetch(grad, source, at, plane, row, m, base, y, x, height, width, here, offsets, downs, alongs, staged_a,
-              staged_b, nth):
-        for p in range(lines_a):
-            value = T(0)
-            if here and row + p * lines < m:
-                value = grad[int32(at + p * lines * plane)]
-            staged_a[packed * p + nth] = value
-        for p in range(lines_b):
-            value = T(0)
-            r, s = int32(y + downs[p]), int32(x + alongs[p])
-            if here and offsets[p] >= 0 and r >= 0 and r < height and s >= 0 and s < width:
-                value = source[int32(base + offsets[p] + r * width + s)]
-            staged_b[packed * p + nth] = value
-
-    @device_function
-    def put(slab_a, at_a, slab_b, at_b, staged_a, staged_b):
-        t = int32(cuda.threadIdx.x)
-        place = int32(at_a + (t & (words - 1)) * pitch_a + (t >> shift_k))
-        for p in range(lines_a):
-            slab_a[place] = word(staged_a, packed * p, 1)
-            place = int32(place + lines)
-        place = int32(at_b + (t & (words - 1)) * pitch_b + (t >> shift_k))
-        for p in range(lines_b):
-            slab_b[place] = word(staged_b, packed * p, 1)
-            place = int32(place + lines)
-
-    @kernel(promises=("LDS.128", tile.instruction))
-    def reduce_pixels(grad: Pointer, source: Pointer, out: Pointer, m: Int, n: Int, k: Int, tiles: Int, splits: Int,
-                      share: Int, groups: Int, channels: Int, height: Int, width: Int, rows_out: Int, columns_out: Int,
-                      kernel_h: Int, kernel_w: Int, stride_h: Int, stride_w: Int, pad_top: Int, pad_left: Int,
-                      dilation_h: Int, dilation_w: Int, add_n: Int, add_i: Int, add_j: Int):
-        slab_a, slab_b = cuda.shared.array(both_a, T, alignment=16), cuda.shared.array(both_b, T, alignment=16)
-        staged_a, staged_b = cuda.local.array(loads_a, T), cuda.local.array(loads_b, T)
-        offsets, downs = cuda.local.array(lines_b, int32), cuda.local.array(lines_b, int32)
-        alongs, sums = cuda.local.array(lines_b, int32), cuda.local.array(count, T)
-        for i in range(high):
-            for j in range(broad):
-                sums[i * broad + j] = T(0)
-        t = int32(cuda.threadIdx.x)
-        q = div32(cuda.blockIdx.x, tiles)
-        first_m, first_n = int32((cuda.blockIdx.x - q * tiles) * rows), int32(q * columns)
-        group = div32(cuda.blockIdx.y, splits)
-        part = int32(cuda.blockIdx.y - group * splits)
-        start = int32(part * share)
-        stop = int32(min(start + share, k))
-        plane = int32(rows_out * columns_out)
-
-        # This thread's columns, (channel, kh, kw), stay the same; its pixel, the digits of k, moves on.
-        for p in range(lines_b):
-            e = int32(first_n + (t >> shift_k) + p * lines)
-            c, kh, kw = split3(e, kernel_h, kernel_w)
-            offset = int32(c * height * width)
-            if e >= n:
-                offset = int32(-1)
-            offsets[p], downs[p], alongs[p] = offset, int32(kh * dilation_h), int32(kw * dilation_w)
-        row, k_now = int32(first_m + (t >> shift_k)), int32(start + packed * (t & (words - 1)))
-        image, i_now, j_now = split3(k_now, rows_out, columns_out)
-        group_rows = int32(m * groups)
-        source_group = int32(group * div32(channels, groups))
-        at_a, at_b = int32(0), int32(0)
-        ty, tx = place_in_tile()
-        first = int32(1)
-        while start < stop:  # the first turn only fetches
-            at_n, at_i, at_j = image, i_now, j_now
-            for nth in range(packed):
-                fetch(grad, source, int32((at_n * group_rows + group * m + row) * plane + at_i * columns_out + at_j),
-                      plane, row, m, int32((at_n * channels + source_group) * height * width),
-                      int32(at_i * stride_h - pad_top), int32(at_j * stride_w - pad_left), height, width,
-                      int32(k_now + nth) < stop, offsets, downs, alongs, staged_a, staged_b, nth)
-                at_n, at_i, at_j = add3(at_n, at_i, at_j, 0, 0, 1, rows_out, columns_out)
-            k_now = int32(k_now + depth)
-            image, i_now, j_now = add3(image, i_now, j_now, add_n, add_i, add_j, rows_out, columns_out)
-            if first == 0:
-                multiply(slab_a, slab_b, at_a, at_b, ty, tx, sums)
-                at_a, at_b = int32(size_a - at_a), int32(size_b - at_b)
-            put(slab_a, at_a, slab_b, at_b, staged_a, staged_b)
-            cuda.syncthreads()
-            start, first = int32(start + depth), int32(0)
-        multiply(slab_a, slab_b, at_a, at_b, ty, tx, sums)
-
-        for i in range(high):
-            r = int32(first_m + ty + (i >> 2) * half_a + (i & 3))
-            if r < m:
-                at = int32(((part * groups + group) * m + r) * n)
-                for j in range(broad):
-                    e = int32(first_n + tx + (j >> 2) * half_b + (j & 3))
-                    if e < n:
-                        out[int32(at + e)] = sums[i * broad + j]
-
-    return reduce_pixels
-
-
 # How weights and pixels lie, and what the kernel is called. With a 1 x 1 kernel, stride 1 and no padding both
 # directions are plain products, with deep weights or wide ones. Otherwise the convolution's weights are deep, and
 # (channel, row, tap), which is what the gradient by the input has, is neither.
-GATHERS, REDUCTIONS = {}, {}
+GATHERS = {}
 LAYOUTS = {("any", "any"): "gather", ("deep", "any"): "gather_deep", ("deep", "same"): "pointwise_deep",
            ("wide", "same"): "pointwise_wide"}
 for _tile, _name in NAMED:
-    REDUCTIONS[_tile] = reduce(_tile)
-    REDUCTIONS[_tile].__name__ = f"_conv_reduce_{_name}"
     for _layouts, _kind in LAYOUTS.items():
         GATHERS[_tile, _layouts] = gather(_tile, *_layouts)
         GATHERS[_tile, _layouts].__name__ = f"_conv_{_kind}_{_name}"
