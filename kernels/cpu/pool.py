@@ -3,14 +3,12 @@
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.parallel import flat, parallel_for, parallel_kernel, scratch
 from minigrad.kernels.cpu.reduce_tiles import SUM, block_sum, of_rows, row_tile, rows_tile
-from minigrad.kernels.cpu.row_windows import window_maxima, window_means, window_shares
+from minigrad.kernels.cpu.row_windows import by_step, window_maxima, window_means, window_shares
 from minigrad.kernels.cpu.simd import lanes_of
 from minigrad.kernels.cpu.windows import argmax_windows, mean_windows, share_windows
 
 _sum_block, _sums_of_planes = block_sum(), of_rows(rows_tile(SUM), row_tile(SUM))
-_maxima, _maxima_of_second, _maxima_apart = window_maxima(1), window_maxima(2), window_maxima(None)
-_means, _means_of_second, _means_apart = window_means(1), window_means(2), window_means(None)
-_shares, _shares_of_second, _shares_apart = window_shares(1), window_shares(2), window_shares(None)
+_maxima, _means, _shares = by_step(window_maxima), by_step(window_means), by_step(window_shares)
 
 PLANES = 64  # averaged by one call: rows of as many lanes at once
 PARALLEL_READS = 60_000  # elements read; below it, waking the threads costs more than it saves
@@ -62,12 +60,7 @@ def _max_plane(p, x, out, indices, kernel, stride, pad, dilation):
             windows = (x, p * height * width, height, width, i * stride[0] - pad[0], j * stride[1] - pad[1], stride[1],
                        kernel[0], kernel[1], dilation[0], dilation[1], columns, out, (p * rows + i) * columns + j,
                        indices)
-            if stride[1] == 1:
-                _maxima(*windows)
-            elif stride[1] == 2:
-                _maxima_of_second(*windows)
-            else:
-                _maxima_apart(*windows)
+            _maxima(stride[1], windows)
 
 
 @parallel_kernel
@@ -166,12 +159,7 @@ def _mean_plane(p, x, out, kernel, stride, pad, count_include_pad):
             windows = (x, p * height * width, height, width, i * stride[0] - pad[0], j * stride[1] - pad[1], stride[1],
                        kernel[0], kernel[1], max(down, 1), -over, width + over, columns, out,
                        (p * rows + i) * columns + j)
-            if stride[1] == 1:
-                _means(*windows)
-            elif stride[1] == 2:
-                _means_of_second(*windows)
-            else:
-                _means_apart(*windows)
+            _means(stride[1], windows)
 
 
 @parallel_kernel
@@ -203,12 +191,7 @@ def _share_plane(p, grad, out, kernel, stride, pad, count_include_pad):
         for w in range(-(pad[1] % 2) if stride[1] == 2 else 0, width, lanes_of(out)):
             windows = (grad, (p * rows + i) * columns, columns, stride[1], kernel[1], pad[1], max(down, 1), -over,
                        width + over, out, (p * height + top) * width, w, width, max(0, bottom - top))
-            if stride[1] == 1:
-                _shares(*windows)
-            elif stride[1] == 2:
-                _shares_of_second(*windows)
-            else:
-                _shares_apart(*windows)
+            _shares(stride[1], windows)
 
 
 @parallel_kernel

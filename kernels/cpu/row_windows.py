@@ -11,6 +11,7 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from minigrad.kernels.cpu.emitter import INDEX, vectorised
+from minigrad.kernels.cpu.parallel import merged
 from minigrad.kernels.cpu.simd import lanes_of
 from minigrad.kernels.cpu.windows import wins
 
@@ -272,3 +273,19 @@ def window_shares(known_step):
                     emit.store(builder.fadd(before, share), target, mask)
 
     return shares
+
+
+def by_step(make):
+    """A function of a step and the arguments of what `make` makes: of the one for this step."""
+    neighbours, of_second, apart = make(1), make(2), make(None)
+
+    @merged
+    def function(step, arguments):
+        if step == 1:
+            neighbours(*arguments)
+        elif step == 2:
+            of_second(*arguments)
+        else:
+            apart(*arguments)
+
+    return function
