@@ -7,10 +7,11 @@ from minigrad.kernels.cpu.row_windows import by_step, window_maxima, window_mean
 from minigrad.kernels.cpu.simd import lanes_of
 from minigrad.kernels.cpu.windows import argmax_windows, mean_windows, share_windows
 
-_sum_block, _sums_of_planes = block_sum(), of_rows(rows_tile(SUM), row_tile(SUM))
+_sum_row, _sum_block = row_tile(SUM), block_sum()
+_sums_of_planes = of_rows(rows_tile(SUM), _sum_row)
 _maxima, _means, _shares = by_step(window_maxima), by_step(window_means), by_step(window_shares)
 
-PLANES = 64  # averaged by one call: rows of as many lanes at once
+TILE = 8_192  # elements of the planes that one call averages, as many planes at once as there are lanes
 PARALLEL_READS = 60_000  # elements read; below it, waking the threads costs more than it saves
 
 
@@ -120,6 +121,19 @@ def max_pool2d_gather(x, indices, out):
 
 
 @inline
+def _laid(x, column):
+    """Images of one column as images of one row, which lie in memory alike and fill vectors."""
+    height, width = x.shape[2], x.shape[3]
+    return x.reshape(x.shape[0], x.shape[1], width if column else height, height if column else width)
+
+
+@inline
+def _turned(down, along, column):
+    """A pair of numbers for rows and columns, for images as `_laid`."""
+    return (along, down) if column else (down, along)
+
+
+@inline
 def _extent(i, size, kernel, stride, pad, count_include_pad):
     """Of window i along one dimension: its elements first ... last - 1 in the image, and how many the divisor has."""
     start = i * stride - pad
@@ -130,11 +144,34 @@ def _extent(i, size, kernel, stride, pad, count_include_pad):
 
 @inline
 def _mean_of_window(x, p, top, bottom, left, right, divisor):
-    """The mean of one window of plane p, its columns in the lanes: a loop over its elements took 1.7 times as long for
-    7 x 7 (two Zen 3 cores)."""
-    total = scratch(x.dtype.type(0), 1)
-    _sum_block(flat(x), (p * x.shape[2] + top) * x.shape[3] + left, x.shape[3], bottom - top, right - left, total, 0)
+    """The mean of one window of plane p, its columns in the lanes: a loop over its elements took 3 times as long for
+    7 x 7 (two Zen 3 cores). Whole rows are one run of memory."""
+    width, total = x.shape[3], scratch(x.dtype.type(0), 1)
+    at = (p * x.shape[2] + top) * width + left
+    if right - left == width:
+        _sum_row(flat(x), at, (bottom - top) * width, total, 0)
+    else:
+        _sum_block(flat(x), at, width, bottom - top, right - left, total, 0)
     return total[0] / x.dtype.type(divisor)
+
+
+@inline
+def _share_window(share, out, p, top, bottom, left, right):
+    """Add `share` to the pixels of one window of plane p."""
+    width = out.shape[3]
+    start, length, lines = (p * out.shape[2] + top) * width + left, right - left, bottom - top
+    if length == width:
+        length, lines = lines * width, 1
+    for i in range(lines):
+        line = flat(out)[start + i * width : start + i * width + length]
+        for k in range(line.size):
+            line[k] += share
+
+
+@inline
+def _few(columns, lanes, kernel, stride):
+    """Whether windows are taken one by one: side by side they would leave most lanes empty."""
+    return 4 * columns <= lanes and (stride[1] > 2 or kernel[1] >= lanes)
 
 
 @inline
@@ -148,7 +185,7 @@ def _mean_plane(p, x, out, kernel, stride, pad, count_include_pad):
     lanes, over = lanes_of(x), pad[1] if count_include_pad else 0
     for i in range(rows):
         top, bottom, down = _extent(i, height, kernel[0], stride[0], pad[0], count_include_pad)
-        if stride[1] > 2 and 4 * columns <= lanes:
+        if _few(columns, lanes, kernel, stride):
             for j in range(columns):
                 left, right, along = _extent(j, width, kernel[1], stride[1], pad[1], count_include_pad)
                 mean = _mean_of_window(x, p, top, bottom, left, right, max(down * along, 1))
@@ -169,9 +206,10 @@ def avg_pool2d_forward(x, out, kernel_h, kernel_w, stride_h, stride_w, pad_top, 
     A window may hang over the far edge (ceil_mode): the part beyond the padding is never counted in the divisor,
     the padding only if `count_include_pad`.
     """
-    planes = out.shape[0] * out.shape[1]
+    column, planes = x.shape[3] == 1 and out.shape[3] == 1, out.shape[0] * out.shape[1]
     parallel_for(_mean_plane, planes, out.size * kernel_h * kernel_w >= PARALLEL_READS,
-                 (x, out, (kernel_h, kernel_w), (stride_h, stride_w), (pad_top, pad_left), count_include_pad))
+                 (_laid(x, column), _laid(out, column), _turned(kernel_h, kernel_w, column),
+                  _turned(stride_h, stride_w, column), _turned(pad_top, pad_left, column), count_include_pad))
 
 
 @inline
@@ -185,10 +223,16 @@ def _share_plane(p, grad, out, kernel, stride, pad, count_include_pad):
             start = (p * height + 2 * i) * width
             share_windows(grad, (p * rows + i) * columns, columns, out, start, start + width)
         return
-    over = pad[1] if count_include_pad else 0
+    lanes, over = lanes_of(out), pad[1] if count_include_pad else 0
     for i in range(rows):
         top, bottom, down = _extent(i, height, kernel[0], stride[0], pad[0], count_include_pad)
-        for w in range(-(pad[1] % 2) if stride[1] == 2 else 0, width, lanes_of(out)):
+        if _few(columns, lanes, kernel, stride):
+            for j in range(columns):
+                left, right, along = _extent(j, width, kernel[1], stride[1], pad[1], count_include_pad)
+                share = flat(grad)[(p * rows + i) * columns + j] / out.dtype.type(max(down * along, 1))
+                _share_window(share, out, p, top, bottom, left, right)
+            continue
+        for w in range(-(pad[1] % 2) if stride[1] == 2 else 0, width, lanes):
             windows = (grad, (p * rows + i) * columns, columns, stride[1], kernel[1], pad[1], max(down, 1), -over,
                        width + over, out, (p * height + top) * width, w, width, max(0, bottom - top))
             _shares(stride[1], windows)
@@ -197,16 +241,17 @@ def _share_plane(p, grad, out, kernel, stride, pad, count_include_pad):
 @parallel_kernel
 def avg_pool2d_backward(grad, out, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, count_include_pad):
     """Gradient by the input of `avg_pool2d_forward`: each window shares its gradient out evenly."""
-    planes = out.shape[0] * out.shape[1]
+    column, planes = grad.shape[3] == 1 and out.shape[3] == 1, out.shape[0] * out.shape[1]
     parallel_for(_share_plane, planes, out.size + grad.size * kernel_h * kernel_w >= PARALLEL_READS,
-                 (grad, out, (kernel_h, kernel_w), (stride_h, stride_w), (pad_top, pad_left), count_include_pad))
+                 (_laid(grad, column), _laid(out, column), _turned(kernel_h, kernel_w, column),
+                  _turned(stride_h, stride_w, column), _turned(pad_top, pad_left, column), count_include_pad))
 
 
 @inline
-def _global_means(block, x, out):
+def _global_means(block, x, out, planes):
     """The means of some planes, each one run of memory."""
-    size, first = x.shape[2] * x.shape[3], block * PLANES
-    means = flat(out)[first : min(first + PLANES, out.size)]
+    size, first = x.shape[2] * x.shape[3], block * planes
+    means = flat(out)[first : min(first + planes, out.size)]
     _sums_of_planes(flat(x), first * size, means.size, size, means)
     for i in range(means.size):
         means[i] /= x.dtype.type(size)
@@ -246,7 +291,8 @@ def adaptive_avg_pool2d_forward(x, out):
     """
     planes, parallel = out.shape[0] * out.shape[1], x.size >= PARALLEL_READS
     if out.size == planes:
-        parallel_for(_global_means, (planes + PLANES - 1) // PLANES, parallel, (x, out))
+        together = max(1, TILE // (x.shape[2] * x.shape[3]))
+        parallel_for(_global_means, (planes + together - 1) // together, parallel, (x, out, together))
     else:
         parallel_for(_adaptive_mean_plane, planes, parallel, (x, out))
 
@@ -260,10 +306,7 @@ def _adaptive_share_plane(p, grad, out):
         for j in range(columns):
             left, right = _adaptive_extent(j, width, columns)
             share = flat(grad)[(p * rows + i) * columns + j] / out.dtype.type((bottom - top) * (right - left))
-            for h in range(top, bottom):
-                line = flat(out)[(p * height + h) * width + left : (p * height + h) * width + right]
-                for k in range(line.size):
-                    line[k] += share
+            _share_window(share, out, p, top, bottom, left, right)
 
 
 @parallel_kernel

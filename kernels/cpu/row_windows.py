@@ -54,7 +54,8 @@ def _each_element(emit, plane, size, corner, steps, kernel, dilation, visit, who
     """Call ``visit(value, columns, start)`` for the elements of a vector of windows, one of each at a time: columns
     `columns` of the row that begins at `start` in the plane. Those outside of the image are to be left out.
 
-    `size`, `corner`, `kernel` and `dilation` are pairs, rows first; `steps` are the known step and the step.
+    `size`, `corner`, `kernel` and `dilation` are pairs, rows first; `steps` are the known step and the step; `whole` is
+    that of `_read`.
     """
     builder, (height, width), (top, left), (known_step, step) = emit.builder, size, corner, steps
     with cgutils.for_range(builder, kernel[0], intp=INDEX) as row:
@@ -79,7 +80,8 @@ def _divisor(emit, first, kernel_w, down, least, limit):
     end = either("<", builder.add(first, emit.everywhere(kernel_w)), emit.everywhere(limit))
     along = either(">", builder.sub(end, either(">", first, emit.everywhere(least))),
                    emit.everywhere(ir.Constant(INDEX, 1)))
-    return builder.sitofp(builder.mul(along, emit.everywhere(down)), emit.vector)
+    down, along = builder.sitofp(emit.everywhere(down), emit.vector), builder.sitofp(along, emit.vector)
+    return builder.fmul(down, along)  # as floats, which do not overflow
 
 
 def _store_windows(emit, count, pairs):
@@ -248,12 +250,18 @@ def window_shares(known_step):
 
     @vectorised(twin)
     def shares(emit, grad, at, count, step, kernel_w, pad, down, least, limit, out, out_at, w, width, rows):
-        builder, one = emit.builder, ir.Constant(INDEX, 1)
+        builder, zero, one = emit.builder, ir.Constant(INDEX, 0), ir.Constant(INDEX, 1)
         step = ir.Constant(INDEX, known_step) if known_step else step
         begin, total = builder.add(w, pad), cgutils.alloca_once_value(builder, emit.zero)
-        taps = builder.udiv(builder.add(kernel_w, builder.sub(step, one)), step)
-        with cgutils.for_range(builder, taps, intp=INDEX) as tap:
-            windows, there, value = _covering(emit, emit.at(grad, at), begin, known_step, step, tap.index, count)
+        # The windows over a pixel: the last that may cover it less 0, 1, ... taps, as far as there are such windows.
+        first_tap = builder.sub(builder.udiv(begin, step), builder.sub(count, one))
+        first_tap = builder.select(builder.icmp_signed(">", first_tap, zero), first_tap, zero)
+        behind = builder.add(begin, ir.Constant(INDEX, emit.lanes - 1))
+        taps, some = builder.udiv(builder.add(kernel_w, builder.sub(step, one)), step), builder.udiv(behind, step)
+        some = builder.add(some, one)
+        taps = builder.select(builder.icmp_signed("<", some, taps), some, taps)
+        with cgutils.for_range_slice(builder, first_tap, taps, one, intp=INDEX) as (tap, _):
+            windows, there, value = _covering(emit, emit.at(grad, at), begin, known_step, step, tap, count)
             starts = builder.mul(windows, emit.everywhere(step))
             behind = builder.sub(_columns(emit, begin, one), starts)
             covered = builder.and_(there, _inside(emit, behind, kernel_w))
@@ -276,7 +284,10 @@ def window_shares(known_step):
 
 
 def by_step(make):
-    """A function of a step and the arguments of what `make` makes: of the one for this step."""
+    """A function of a step and a tuple of arguments, for which it calls what `make` made for this step.
+
+    It is merged into its caller: called, averages took twice as long.
+    """
     neighbours, of_second, apart = make(1), make(2), make(None)
 
     @merged

@@ -8,11 +8,12 @@ the source if the only tap is the pixel itself. Otherwise a tap may lie in the p
 """
 
 from minigrad.kernels.cuda.conv_tiles import add3, split3
-from minigrad.kernels.cuda.gemm_tiles import NAMED, PADDING, deep_loader, multiplier, on_the_way, placer
+from minigrad.kernels.cuda.gemm_tiles import NAMED, PADDING, deep_loader, multiplier, placer, word_putter
 from minigrad.kernels.cuda.language import Int, Pointer, T, cuda, device_function, div32, int32, kernel
 
 # An operand comes into shared memory as in `gemm_tiles`. Its element (e, k), e being a row of grad or a column of the
-# output, belongs to pixel k of all images together. `here` is where this thread's pixels are: (k, image, i, j).
+# output, belongs to pixel k of all images together. `here` is where this thread's pixels are: (k, image, i, j). All
+# layouts take the same arguments; a deep operand needs few of them.
 
 
 def _images_of(extent, tile):
@@ -26,23 +27,6 @@ def _images_of(extent, tile):
         fetch_deep(x, int32((image * (channels - 1) + channel) * plane), first, start, size, stop, plane, 1, staged)
 
     return fetch, put
-
-
-def _putter(extent, tile):
-    """``put``: a thread's words, of one place in k."""
-    words, packed, word, pitch = tile.words, tile.packed, on_the_way(tile), extent + PADDING
-    shift, lines = words.bit_length() - 1, tile.threads // words
-    loads = extent // lines
-
-    @device_function
-    def put(staged, slab, at, step_k):
-        t = int32(cuda.threadIdx.x)
-        place = int32(at + (t & (words - 1)) * pitch + (t >> shift))
-        for p in range(loads):
-            slab[place] = word(staged, packed * p, 1)
-            place = int32(place + lines)
-
-    return put
 
 
 def any_grad(rows, tile):
@@ -64,7 +48,7 @@ def any_grad(rows, tile):
             k = int32(k + 1)
             image, i, j = add3(image, i, j, 0, 0, 1, rows_out, columns_out)
 
-    return fetch, _putter(rows, tile)
+    return fetch, word_putter(rows, tile)
 
 
 def deep_grad(rows, tile):
@@ -109,7 +93,7 @@ def any_source(columns, tile):
             k = int32(k + 1)
             image, i, j = add3(image, i, j, 0, 0, 1, rows_out, columns_out)
 
-    return place, fetch, _putter(columns, tile)
+    return place, fetch, word_putter(columns, tile)
 
 
 def same_source(columns, tile):

@@ -22,6 +22,7 @@ from minigrad.kernels.cuda.gemm_tiles import (
     on_the_way,
     placer,
     wide_loader,
+    word_putter,
 )
 from minigrad.kernels.cuda.language import Int, Pointer, T, cuda, device_function, div32, int32, kernel, load4, store4
 
@@ -93,8 +94,8 @@ def any_weight(rows, tile):
 
     `at` is where row 0 has the first k of this thread, `step_k` how far from there it has the next one.
     """
-    words, packed, word, lines = tile.words, tile.packed, on_the_way(tile), tile.threads // tile.words
-    loads, pitch, shift_k, back = rows // lines * packed, rows + PADDING, words.bit_length() - 1, packed - 1
+    words, packed, lines = tile.words, tile.packed, tile.threads // tile.words
+    loads, shift_k, back = rows // lines * packed, words.bit_length() - 1, packed - 1
 
     @device_function
     def fetch(weight, at, first, start, m, stop, row_step, step_k, staged):
@@ -111,15 +112,7 @@ def any_weight(rows, tile):
             else:
                 row, k, place = int32(row + lines), int32(k - back), int32(place + jump)
 
-    @device_function
-    def put(staged, slab, at, step_k):
-        t = int32(cuda.threadIdx.x)
-        place = int32(at + (t & (words - 1)) * pitch + (t >> shift_k))
-        for p in range(0, loads, packed):
-            slab[place] = word(staged, p, 1)
-            place = int32(place + lines)
-
-    return fetch, put
+    return fetch, word_putter(rows, tile)
 
 
 def any_pixel(columns, tile):

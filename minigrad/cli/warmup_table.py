@@ -39,7 +39,7 @@ COMPARISONS = {
 }
 IMAGE_OPS = {
     "max_pool2d": lambda x: F.max_pool2d(x, 2), "avg_pool2d": lambda x: F.avg_pool2d(x, 2),
-    "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, 2),
+    "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, 3),
     "dropout": lambda x: F.dropout(x, 0.5, training=True),
 }
 OPTIMIZERS = {

@@ -116,12 +116,14 @@ class AdaptiveAvgPool2dGrad(Function):
 def _images(op, function, x, *arguments):
     """Apply a function of (N, C, H, W) to that or to one image (C, H, W)."""
     check_float(op, x)
-    if x.ndim == 3:
-        out = function(reshape(x, (1, *x.shape)), *arguments)
-        return reshape(out, out.shape[1:])
-    if x.ndim != 4:
+    if x.ndim not in (3, 4):
         raise ValueError(f"{op}: expected an input of shape (N, C, H, W) or (C, H, W), got {x.shape}")
-    return function(x, *arguments)
+    if 0 in x.shape[-2:]:
+        raise ValueError(f"{op}: expected an image with at least one pixel, got shape {x.shape}")
+    if x.ndim == 4:
+        return function(x, *arguments)
+    out = function(reshape(x, (1, *x.shape)), *arguments)
+    return reshape(out, out.shape[1:])
 
 
 def _out_size(op, size, kernel, stride, padding, dilation, ceil_mode):
@@ -204,11 +206,10 @@ def adaptive_avg_pool2d(x, output_size):
     def run(x):
         target = [extent if size is None else size for size, extent in zip(sizes, x.shape[2:], strict=True)]
         target = pair("adaptive_avg_pool2d", "output_size", target, 1)
-        if 0 in x.shape[2:]:
-            raise ValueError(f"adaptive_avg_pool2d: expected an image with at least one pixel, got shape {x.shape}")
         (height, width), (rows, columns) = x.shape[2:], target
         if (rows, columns) != (1, 1) and height % rows == 0 and width % columns == 0:  # all windows of one size
-            return avg_pool2d(x, (height // rows, width // columns))
+            kernel = height // rows, width // columns
+            return AvgPool2d.apply(x, shape=(*x.shape[:2], rows, columns), window=(*kernel, *kernel, 0, 0, 1))
         return AdaptiveAvgPool2d.apply(x, shape=(*x.shape[:2], rows, columns))
 
     return _images("adaptive_avg_pool2d", run, x)
