@@ -91,6 +91,8 @@ SHAPES = [
     (lambda: ops.adaptive_avg_pool2d(img, 0), V, "adaptive_avg_pool2d", "output_size", ">= 1"),
     (lambda: ops.adaptive_avg_pool2d(img, (1, 2, 3)), V, "adaptive_avg_pool2d", "output_size", "got (1, 2, 3)"),
     (lambda: ops.adaptive_avg_pool2d(f(1, 1, 0, 3), 1), V, "adaptive_avg_pool2d", "at least one pixel", "(1, 1, 0, 3)"),
+    (lambda: ops.avg_pool2d(f(1, 4, 0), 2, 3, 1), V, "avg_pool2d", "at least one pixel", "(1, 4, 0)"),
+    (lambda: ops.max_pool2d(f(1, 1, 4, 0), 2, 3, 1), V, "max_pool2d", "at least one pixel", "(1, 1, 4, 0)"),
     (lambda: ops.batch_norm(f(3), training=True), V, "batch_norm", "(N, C)", "got (3,)"),
     (lambda: ops.batch_norm(f(2, 3), f(2), f(2)), V, "batch_norm", "running_mean of shape (3,)", "got (2,)"),
     (lambda: ops.batch_norm(f(2, 3), weight=f(4), training=True), V, "batch_norm", "weight of shape (3,)", "got (4,)"),
