@@ -159,7 +159,7 @@ def _mean_of_window(x, p, top, bottom, left, right, divisor):
 def _share_window(share, out, p, top, bottom, left, right):
     """Add `share` to the pixels of one window of plane p."""
     width = out.shape[3]
-    start, length, lines = (p * out.shape[2] + top) * width + left, right - left, bottom - top
+    start, length, lines = (p * out.shape[2] + top) * width + left, max(0, right - left), bottom - top
     if length == width:
         length, lines = lines * width, 1
     for i in range(lines):

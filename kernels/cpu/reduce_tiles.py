@@ -1,5 +1,5 @@
-"""The tiles of reductions: as many rows as a vector has lanes, eight vectors of columns, or one row at a time, their
-running results in registers.
+"""The tiles of reductions: as many rows as a vector has lanes, eight vectors of columns, one row at a time, or a block
+of rows and columns, their running results in registers.
 
 LLVM keeps such results in memory if they are an array, and does not find the vectors of many short rows at all. The
 kinds of reduction are `SUM`, `SQUARES` (about a center) and, NaN included, `MAX` and `MIN`.

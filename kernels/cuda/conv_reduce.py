@@ -8,7 +8,7 @@ the source if the only tap is the pixel itself. Otherwise a tap may lie in the p
 """
 
 from minigrad.kernels.cuda.conv_tiles import add3, split3
-from minigrad.kernels.cuda.gemm_tiles import NAMED, PADDING, deep_loader, multiplier, placer, word_putter
+from minigrad.kernels.cuda.gemm_tiles import NAMED, PADDING, deep_loader, multiplier, placer, scalar_loader
 from minigrad.kernels.cuda.language import Int, Pointer, T, cuda, device_function, div32, int32, kernel
 
 # An operand comes into shared memory as in `gemm_tiles`. Its element (e, k), e being a row of grad or a column of the
@@ -48,7 +48,7 @@ def any_grad(rows, tile):
             k = int32(k + 1)
             image, i, j = add3(image, i, j, 0, 0, 1, rows_out, columns_out)
 
-    return fetch, word_putter(rows, tile)
+    return fetch, scalar_loader(rows, tile)[1]
 
 
 def deep_grad(rows, tile):
@@ -93,7 +93,7 @@ def any_source(columns, tile):
             k = int32(k + 1)
             image, i, j = add3(image, i, j, 0, 0, 1, rows_out, columns_out)
 
-    return place, fetch, word_putter(columns, tile)
+    return place, fetch, scalar_loader(columns, tile)[1]
 
 
 def same_source(columns, tile):
@@ -185,9 +185,9 @@ def reduce(tile, grads, pixels):
 
 
 REDUCTIONS = {}
-LAYOUTS = {("any", "any"): "conv_reduce", ("deep", "any"): "conv_reduce_deep",
-           ("deep", "same"): "conv_reduce_pointwise"}
+KINDS = {("any", "any"): "conv_reduce", ("deep", "any"): "conv_reduce_deep",
+         ("deep", "same"): "conv_reduce_pointwise"}
 for _tile, _name in NAMED:
-    for _layouts, _kind in LAYOUTS.items():
+    for _layouts, _kind in KINDS.items():
         REDUCTIONS[_tile, _layouts] = reduce(_tile, *_layouts)
         REDUCTIONS[_tile, _layouts].__name__ = f"_{_kind}_{_name}"

@@ -21,8 +21,8 @@ from minigrad.kernels.cuda.gemm_tiles import (
     multiplier,
     on_the_way,
     placer,
+    scalar_loader,
     wide_loader,
-    word_putter,
 )
 from minigrad.kernels.cuda.language import Int, Pointer, T, cuda, device_function, div32, int32, kernel, load4, store4
 
@@ -96,6 +96,7 @@ def any_weight(rows, tile):
     """
     words, packed, lines = tile.words, tile.packed, tile.threads // tile.words
     loads, shift_k, back = rows // lines * packed, words.bit_length() - 1, packed - 1
+    _, put_words = scalar_loader(rows, tile)
 
     @device_function
     def fetch(weight, at, first, start, m, stop, row_step, step_k, staged):
@@ -112,7 +113,11 @@ def any_weight(rows, tile):
             else:
                 row, k, place = int32(row + lines), int32(k - back), int32(place + jump)
 
-    return fetch, word_putter(rows, tile)
+    @device_function
+    def put(staged, slab, at, step_k):
+        put_words(staged, slab, at, 1)  # as of a matrix whose neighbours in k are neighbours in memory
+
+    return fetch, put
 
 
 def any_pixel(columns, tile):

@@ -223,23 +223,6 @@ def deep_loader(extent, tile):
     return fetch, put
 
 
-def word_putter(extent, tile):
-    """``put`` of a thread whose words are of one place in k, and of every so many-th e."""
-    words, packed, word, pitch = tile.words, tile.packed, on_the_way(tile), extent + PADDING
-    shift, lines = words.bit_length() - 1, tile.threads // words
-    loads = extent // lines * packed
-
-    @device_function
-    def put(staged, slab, at, step_k):
-        t = int32(cuda.threadIdx.x)
-        place = int32(at + (t & (words - 1)) * pitch + (t >> shift))
-        for p in range(0, loads, packed):
-            slab[place] = word(staged, p, 1)
-            place = int32(place + lines)
-
-    return put
-
-
 def scalar_loader(extent, tile):
     """Of any operand, element by element; neighbouring threads read neighbours in memory."""
     threads, packed, words, word = tile.threads, tile.packed, tile.words, on_the_way(tile)

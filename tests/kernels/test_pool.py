@@ -135,7 +135,7 @@ def test_avg_pool_of_about_a_vector_of_windows(kernel, stride, pad, include, dty
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("include", [0, 1])
 @pytest.mark.parametrize("size, kernel, stride, pad, count", [(2, 2, 3, 1, 2), (5, 2, 3, 1, 3), (3, 2, 2, 1, 3),
-                                                              (3, 1, 1, 1, 5)])
+                                                              (3, 1, 1, 1, 5), (2, 1, 3, 2, 2), (2, 1, 2, 3, 4)])
 def test_windows_in_the_padding_alone(size, kernel, stride, pad, count, include, dtype, rng):
     """No op asks for such windows, but the kernels know what they give: zeros."""
     for rows, columns in ((True, True), (True, False), (False, True)):
