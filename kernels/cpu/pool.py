@@ -138,7 +138,8 @@ def _extent(i, size, kernel, stride, pad, count_include_pad):
     """Of window i along one dimension: its elements first ... last - 1 in the image, and how many the divisor has."""
     start = i * stride - pad
     end = min(start + kernel, size + pad)
-    first, last = max(start, 0), min(end, size)
+    first = max(start, 0)
+    last = max(first, min(end, size))
     return first, last, end - start if count_include_pad else last - first
 
 
@@ -159,7 +160,7 @@ def _mean_of_window(x, p, top, bottom, left, right, divisor):
 def _share_window(share, out, p, top, bottom, left, right):
     """Add `share` to the pixels of one window of plane p."""
     width = out.shape[3]
-    start, length, lines = (p * out.shape[2] + top) * width + left, max(0, right - left), bottom - top
+    start, length, lines = (p * out.shape[2] + top) * width + left, right - left, bottom - top
     if length == width:
         length, lines = lines * width, 1
     for i in range(lines):
@@ -234,7 +235,7 @@ def _share_plane(p, grad, out, kernel, stride, pad, count_include_pad):
             continue
         for w in range(-(pad[1] % 2) if stride[1] == 2 else 0, width, lanes):
             windows = (grad, (p * rows + i) * columns, columns, stride[1], kernel[1], pad[1], max(down, 1), -over,
-                       width + over, out, (p * height + top) * width, w, width, max(0, bottom - top))
+                       width + over, out, (p * height + top) * width, w, width, bottom - top)
             _shares(stride[1], windows)
 
 
