@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from minigrad.layers.fusion import plan
 from minigrad.layers.module import Module
+from minigrad.layers.repeating import Passes
 
 
 class _Ordered(Module):
@@ -13,7 +14,7 @@ class _Ordered(Module):
     def _put(self, modules):
         """Replace all children by these; numbered names follow the position."""
         for name in [name for name, member in self.__dict__.items() if isinstance(member, Module)]:
-            del self.__dict__[name]
+            delattr(self, name)
         for name, module in modules:
             self.add_module(name, module)
 
@@ -84,6 +85,11 @@ def _renumbered(items):
 class Sequential(_Ordered):
     """Modules applied one after the other.
 
+    On the CPU a Sequential of layers of this package that has been called 32 times with inputs of one shape records
+    its kernel launches and from then on makes them by one native function, those of its gradient by another: the same
+    results without the Python between the kernels. What was recorded holds while settings, parameters' arrays, hooks
+    and mode are what they were; a module of your own among the children is called as ever, and all others with it.
+
     Parameters
     ----------
     *modules : Module, or one mapping of str to Module
@@ -93,12 +99,14 @@ class Sequential(_Ordered):
     ----------
     fuse : bool
         Whether one op may compute a run of children (a linear layer, batch normalization, an activation, max pooling;
-        see `minigrad.layers.fusion`). The results do not change. ``model.fuse = False`` calls the children one by one,
-        so that every intermediate can be looked at; ``Sequential.fuse = False`` does so everywhere.
+        see `minigrad.layers.fusion`), and whether passes are repeated. The results do not change. ``model.fuse =
+        False`` calls the children one by one, every time, so that every intermediate can be looked at;
+        ``Sequential.fuse = False`` does so everywhere.
     """
 
     fuse = True
     _plan = None  # (the children, how to call them)
+    _passes = None  # those that were recorded, see `minigrad.layers.repeating`
 
     def __init__(self, *modules):
         if len(modules) == 1 and isinstance(modules[0], Mapping):
@@ -111,6 +119,14 @@ class Sequential(_Ordered):
         return cls(dict(_renumbered(items)))
 
     def forward(self, x):
+        if not self.fuse:
+            return self.run(x)
+        if self._passes is None:
+            self._passes = Passes()
+        return self._passes.run(self, x)
+
+    def run(self, x):
+        """Apply the children, by runs that one op computes if `fuse` is set."""
         steps = [module for module in self.__dict__.values() if isinstance(module, Module)]
         if self.fuse:
             if self._plan is None or self._plan[0] != steps:

@@ -9,14 +9,19 @@ from minigrad import modes
 from minigrad.function import Pick
 
 
-def _count_uses(roots, stop):
-    """How many gradients each node below the roots will be handed: iteratively, for graphs of any depth."""
+def _count_uses(roots, stop, unfold):
+    """How many gradients each node below the roots will be handed: iteratively, for graphs of any depth.
+
+    `unfold`: whether a node that stands for several becomes the last of them first, see `Function.unfold`.
+    """
     uses = dict.fromkeys(roots, 0)
     stack = list(uses)
     while stack:
         node = stack.pop()
         if isinstance(node, Tensor) or node in stop:
             continue
+        if unfold:
+            node.unfold()
         if node.parents is None:
             raise RuntimeError(
                 f"backward: the graph behind {node.name} was freed by an earlier backward; "
@@ -68,13 +73,13 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
     stop : set
         Nodes behind which nothing is wanted.
     """
-    uses = _count_uses([out.fn or out for out, _ in roots], stop)
+    watchers = modes.current.get().watchers
+    uses = _count_uses([out.fn or out for out, _ in roots], stop, unfold=bool(create_graph or watchers))
     wanted = uses if targets is None else _leads_to(uses, targets, stop)
     total, own = {}, set()  # gradients on their way: per node, summed over its uses; nodes whose sum is our own
     for out, seed in roots:
         node = out.fn or out
         total[node] = total[node] + seed if node in total else seed
-    watchers = modes.current.get().watchers
     direct = targets is None and not watchers  # a leaf's gradient goes to its .grad, and nobody is told of it
     # Watchers are told what a backward answers, not of the ops inside it.
     token = modes.current.set(modes.Mode(grad=create_graph))

@@ -142,11 +142,36 @@ class Device:
         """A function that repeats launches, given as (name, kernel, arguments), in order and without the engine."""
         return importlib.import_module(f"minigrad.kernels.{self.name}.sequence").sequence(launches)
 
+    relocates = True
+    """Whether there is `relocatable`."""
+
+    @staticmethod
+    def address(array):
+        """Where an array begins."""
+        return array.__array_interface__["data"][0]
+
+    def relocatable(self, launches, pieces):
+        """`sequence` as a function of some arrays: what lies in one of them is found in its successor later on.
+
+        Parameters
+        ----------
+        launches : list of (str, kernel, sequence)
+        pieces : list of (array, int)
+            Each is used from the next multiple of so many bytes on.
+
+        Returns
+        -------
+        callable or None
+            Takes the successors; None where there can be no such function.
+        """
+        return importlib.import_module(f"minigrad.kernels.{self.name}.sequence").relocatable(launches, pieces)
+
 
 class CudaDevice(Device):
     """A GPU, or the emulator of one. Arrays are `minigrad.kernels.cuda.array.DeviceArray`; reading one waits for it."""
 
     compiler = "kernel"
+    relocates = False  # the addresses in a CUDA graph are fixed
 
     def __init__(self):
         super().__init__("cuda")

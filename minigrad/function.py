@@ -163,6 +163,9 @@ class Function:
                 "change it after backward, or work on a copy"
             )
 
+    def unfold(self):
+        """Become the last of the nodes that this one stands for, if it stands for several (`Replayed`)."""
+
     def free(self):
         """Drop everything saved: the memory goes back, a second backward is an error."""
         self.__dict__.clear()

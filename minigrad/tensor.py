@@ -100,6 +100,7 @@ class Tensor(Readable, Shapeable):
         if self.device != "cpu":
             notes += f", device={str(self.device)!r}"
         if self.fn is not None:
+            self.fn.unfold()
             notes += f", fn=<{self.fn.name}>"
         elif self.requires_grad:
             notes += ", requires_grad=True"

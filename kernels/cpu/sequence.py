@@ -16,7 +16,7 @@ from numba import types
 
 from minigrad.kernels.cpu import thread_pool
 from minigrad.kernels.cpu.compile import machine_code
-from minigrad.kernels.cpu.launch import dispatcher_of, returns_nothing
+from minigrad.kernels.cpu.launch import DATA, dispatcher_of, possible, returns_nothing
 
 INDEX, POINTER = ir.IntType(64), ir.IntType(8).as_pointer()
 _names = itertools.count()
@@ -39,6 +39,25 @@ def sequence(launches):
     return parts[0] if len(parts) == 1 else lambda: [part() for part in parts] and None
 
 
+def relocatable(launches, pieces):
+    """`sequence` for memory that lies elsewhere every time.
+
+    Parameters
+    ----------
+    launches : list of (str, kernel, sequence)
+    pieces : list of (array, int)
+        Arrays apart from each other; what lies in them is used from the next multiple of so many bytes on. Arguments
+        in the memory of one of them will be found in its successor; all others stay where they are.
+
+    Returns
+    -------
+    callable or None
+        Takes the successor of each piece, an array of as many bytes (None if no argument lies in it). None if one of
+        the launches can't be a call in machine code.
+    """
+    return _Sequence(launches, pieces) if possible() and all(map(_fits, launches)) else None
+
+
 def _fits(launch):
     """Whether a launch can be a call in machine code. A kernel that `minigrad.register_kernel` was given may not: one
     with explicit signatures, say, or that takes a tuple."""
@@ -54,7 +73,7 @@ def _compiled(kernel, arguments):
     """The machine code that a kernel runs for arguments, None if it has none for exactly their types."""
     if hasattr(kernel, "choose"):
         kernel, arguments = kernel.choose(*arguments)
-    return dispatcher_of(kernel).overloads.get(tuple([numba.typeof(a) for a in arguments])), arguments
+    return getattr(dispatcher_of(kernel), "overloads", {}).get(tuple([numba.typeof(a) for a in arguments])), arguments
 
 
 class _OneByOne:
@@ -67,34 +86,60 @@ class _OneByOne:
 
 
 class _Sequence:
-    def __init__(self, launches):
-        self.launches = launches  # keeps kernels and arrays alive
+    def __init__(self, launches, pieces=()):
+        self.names = [name for name, _, _ in launches]
+        self._alive = [(kernel, [a for a in arguments if not _within(a, pieces)]) for _, kernel, arguments in launches]
         module = ir.Module(f"minigrad_sequence_{next(_names)}")
         module.triple = llvm.get_process_triple()
-        function = ir.Function(module, ir.FunctionType(INDEX, []), module.name)
+        function = ir.Function(module, ir.FunctionType(INDEX, [INDEX] * len(pieces)), module.name)
         builder = ir.IRBuilder(function.append_basic_block("entry"))
         result = builder.alloca(POINTER)
         error = builder.alloca(POINTER)
+        used = {_within(a, pieces)[0] for _, _, arguments in launches for a in arguments if _within(a, pieces)}
+        starts = [_start(builder, array, alignment) if number in used else None
+                  for number, (array, (_, alignment)) in enumerate(zip(function.args, pieces, strict=True))]
         for number, (_, kernel, arguments) in enumerate(launches):
-            _emit_call(builder, number, kernel, arguments, result, error)
+            _emit_call(builder, number, kernel, arguments, result, error, pieces, starts)
         builder.ret(INDEX(-1))
         self._engine = machine_code(module)
-        self._call = ctypes.CFUNCTYPE(ctypes.c_int64)(self._engine.get_function_address(module.name))
+        kind = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.py_object] * len(pieces))
+        self._call = kind(self._engine.get_function_address(module.name))
 
-    def __call__(self):
+    def __call__(self, *arrays):
         with thread_pool.one_at_a_time:
-            failed = self._call()
+            failed = self._call(*arrays)
         if failed >= 0:
-            raise IndexError(f"replay: kernel {self.launches[failed][0]} (launch {failed}) reported an error")
+            raise IndexError(f"replay: kernel {self.names[failed]} (launch {failed}) reported an error")
 
 
-def _emit_call(builder, number, kernel, arguments, result, error):
+def _start(builder, array, alignment):
+    """Where the memory of an array begins, given the object: `__array_interface__` would take 1.6 us to say so."""
+    start = builder.load(builder.inttoptr(builder.add(array, INDEX(DATA)), INDEX.as_pointer()))
+    return builder.and_(builder.add(start, INDEX(alignment - 1)), INDEX(-alignment))
+
+
+def _within(argument, pieces):
+    """The number of the piece of memory in which an array lies, and how far from its start; None if in none."""
+    if isinstance(argument, np.ndarray):
+        address = _address(argument)
+        for number, (array, alignment) in enumerate(pieces):
+            start = _address(array)
+            if start <= address < start + array.nbytes:
+                return number, address - start - -start % alignment
+    return None
+
+
+def _address(array):
+    return array.__array_interface__["data"][0]
+
+
+def _emit_call(builder, number, kernel, arguments, result, error, pieces, starts):
     """Call a compiled kernel with constants; leave the function with the launch's number if it reports an error."""
     compiled, arguments = _compiled(kernel, arguments)
     address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
     values = []
     for argument, kind in zip(arguments, compiled.signature.args, strict=True):
-        values += _constants(argument, kind)
+        values += _values(builder, argument, kind, pieces, starts)
     kind = ir.FunctionType(ir.IntType(32), [result.type, error.type, *[v.type for v in values]])
     status = builder.call(builder.inttoptr(INDEX(address), kind.as_pointer()), [result, error, *values])
     failed = builder.icmp_signed("!=", status, ir.IntType(32)(0))
@@ -102,13 +147,14 @@ def _emit_call(builder, number, kernel, arguments, result, error):
         builder.ret(INDEX(number))
 
 
-def _constants(argument, kind):
+def _values(builder, argument, kind, pieces, starts):
     """An argument as Numba passes it: a number, or the fields of an array one by one."""
     if isinstance(argument, np.ndarray):
-        null, address = POINTER(None), argument.__array_interface__["data"][0]
+        found = _within(argument, pieces)
+        address = INDEX(_address(argument)) if found is None else builder.add(starts[found[0]], INDEX(found[1]))
         element = numba.core.registry.cpu_target.target_context.get_value_type(kind.dtype)
-        data = INDEX(address).inttoptr(element.as_pointer())
-        numbers = [INDEX(n) for n in (*argument.shape, *argument.strides)]
+        data = builder.inttoptr(address, element.as_pointer())
+        null, numbers = POINTER(None), [INDEX(n) for n in (*argument.shape, *argument.strides)]
         return [null, null, INDEX(argument.size), INDEX(argument.itemsize), data, *numbers]
     if isinstance(kind, types.Boolean):
         return [ir.IntType(8)(int(argument))]

@@ -83,6 +83,13 @@ class Guards:
             return
         self._grads[leaf] = None if leaf.grad is None else leaf.grad.data
 
+    def same_tensors(self):
+        """Whether every tensor has the array that it had, and requires grad if it did."""
+        for tensor, (array, requires_grad) in self._tensors.items():
+            if tensor.data is not array or tensor.requires_grad is not requires_grad:
+                return False
+        return True
+
     def leaf(self, leaf):
         """A leaf whose gradient the step sets."""
         self._leaves[leaf] = True
@@ -91,17 +98,18 @@ class Guards:
         """``owner.fact(argument)`` is as it is now."""
         self._facts[owner, argument] = owner.fact(argument)
 
+    def tensors(self):
+        """The tensors of the modules."""
+        return list(self._tensors)
+
     def changed_tensors(self):
         """The tensors whose values the step has changed in place."""
         return [tensor for tensor, version in self._versions.items() if tensor.version[0] != version]
 
     def hold(self):
         """Whether everything is as it was."""
-        if not self._same_modules() or self._hooks_now() != self._hooks:
+        if not self._same_modules() or self._hooks_now() != self._hooks or not self.same_tensors():
             return False
-        for tensor, (array, requires_grad) in self._tensors.items():
-            if tensor.data is not array or tensor.requires_grad is not requires_grad:
-                return False
         for leaf, array in self._grads.items():
             if (None if leaf.grad is None else leaf.grad.data) is not array:
                 return False
@@ -116,9 +124,14 @@ def _tensors(module):
 
 
 def _settings(module):
-    """What a module computes with, beside the values of its tensors. Lists and the like are not looked into."""
-    return [value if isinstance(value, _COMPARED) else id(value) for name, value in module.__dict__.items()
-            if isinstance(value, _COMPARED) or name[0] != "_"]
+    """What a module computes with, beside the values of its tensors. Lists and the like are not looked into.
+
+    `training` is an attribute of the class until it is first set.
+    """
+    return [module.training] + [
+        value if isinstance(value, _COMPARED) else id(value) for name, value in module.__dict__.items()
+        if name != "training" and (isinstance(value, _COMPARED) or name[0] != "_")
+    ]
 
 
 _COMPARED = (int, float, str, tuple, type(None))

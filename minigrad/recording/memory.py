@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+from minigrad.device import ALIGNMENT
 
 
 class Life(NamedTuple):

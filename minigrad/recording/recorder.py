@@ -109,14 +109,19 @@ class Recorder:
         self.tape.append(Launch(name, kernel, tuple([self._argument(a, position) for a in arguments])))
 
     def _argument(self, value, position):
-        if not hasattr(value, "dtype"):
+        buffer = self.buffer(value) if hasattr(value, "dtype") else None
+        if buffer is None:
             return value
-        owner, offset = self.device.owner_of(value)
+        self.allocations[buffer.number].last = position
+        return buffer
+
+    def buffer(self, array):
+        """The `Buffer` that an array of the step's own is; None for one from outside."""
+        owner, offset = self.device.owner_of(array)
         number = self._owners.get(id(owner))
         if number is None or self.allocations[number].array() is not owner:
-            return value
-        self.allocations[number].last = position
-        return Buffer(number, offset, value.shape, value.dtype)
+            return None
+        return Buffer(number, offset, array.shape, array.dtype)
 
     # -- from places where Python decides ----------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from minigrad.function import Pick
+from minigrad.function import Function, Pick
 from minigrad.ops.common import product
 from minigrad.study.collapse import collapse
 from minigrad.study.module_names import joined
@@ -235,6 +235,9 @@ def _made_by(tensor):
 
 
 def _without_pick(node):
+    """The Function behind a `Pick`; a node that stands for several becomes the last of them."""
+    if isinstance(node, Function):
+        node.unfold()
     return node.parents[0] if type(node) is Pick and node.parents else node
 
 
