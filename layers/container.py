@@ -121,9 +121,9 @@ class Sequential(_Ordered):
     def forward(self, x):
         if not self.fuse:
             return self.run(x)
-        if self._passes is None:
-            self._passes = Passes()
-        return self._passes.run(self, x)
+        if self._passes is None or self._passes.module is not self:  # those of which this is a copy
+            self._passes = Passes(self)
+        return self._passes.run(x)
 
     def run(self, x):
         """Apply the children, by runs that one op computes if `fuse` is set."""

@@ -43,17 +43,22 @@ PLAIN = {cls: cls.forward for cls in LAYERS}
 
 
 class Passes:
-    """The passes that a Sequential has recorded. A copy of the Sequential begins with none."""
+    """The passes that a Sequential has recorded. They are no part of its state: copies and pickles have none.
 
-    def __init__(self):
-        self._kinds = {}
+    Parameters
+    ----------
+    module : Sequential
+    """
+
+    def __init__(self, module=None):
+        self.module, self._kinds = module, {}
 
     def __reduce__(self):
         return Passes, ()
 
-    def run(self, module, x):
+    def run(self, x):
         """The module's result: by a recorded pass, or by ``module.run(x)``."""
-        mode = modes.current.get()
+        mode, module = modes.current.get(), self.module
         if (mode.watchers or mode.decompositions or modes.recorder.get() or not isinstance(x, Tensor)
                 or not x.device.relocates):
             return module.run(x)
