@@ -19,10 +19,6 @@ from minigrad.modes import no_grad
 from minigrad.tensor import RemovableHandle, Tensor
 from minigrad.watching import entering
 
-settings = [0]
-"""Counts how often a member of any module was set or deleted, and hooks registered: while it stands still, no module
-computes anything else."""
-
 
 class Parameter(Tensor):
     """A tensor that a module learns: an optimizer gets it from ``module.parameters()``.
@@ -129,9 +125,9 @@ class Module:
         """
         if self._forward_hooks is None:
             self._forward_hooks = OrderedDict()
-        settings[0] += 1
         handle = RemovableHandle(self._forward_hooks)
         self._forward_hooks[handle.key] = hook
+        modes.settings[0] += 1
         return handle
 
     # -- members -----------------------------------------------------------------------------------------------
@@ -147,12 +143,12 @@ class Module:
                 )
             if isinstance(old, Buffer):
                 value = Buffer(value, old.persistent)
-        settings[0] += 1
         object.__setattr__(self, name, value)
+        modes.settings[0] += 1  # afterwards: who sees the new number sees the new member
 
     def __delattr__(self, name):
-        settings[0] += 1
         object.__delattr__(self, name)
+        modes.settings[0] += 1
 
     def register_buffer(self, name, tensor, persistent=True):
         """Set the attribute `name` to a `Buffer` with the values of a tensor, or to None."""

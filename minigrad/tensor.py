@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 import numpy as np
 
+from minigrad import modes
 from minigrad.device import get_device
 from minigrad.dtypes import as_dtype, float32, float64, int64, is_float
 from minigrad.dtypes import bool as bool_
@@ -471,6 +472,7 @@ class RemovableHandle:
     def remove(self):
         """Take the hook off. Doing it twice is harmless."""
         self.hooks.pop(self.key, None)
+        modes.settings[0] += 1
 
     def __enter__(self):
         return self

@@ -64,8 +64,7 @@ class Pass:
 
     def __init__(self, recorder, guards, x, y):
         self.guards, self.device, self._kernels = guards, x.device, x.device.kernels
-        self._shape, self._dtype = y.data.shape, y.data.dtype
-        self._settings = self._backward = None
+        self._shape, self._dtype, self._backward = y.data.shape, y.data.dtype, None
         self._changed, result = guards.changed_tensors(), recorder.buffer(y.data)
         if not _is_plain(recorder) or not _is_whole(recorder, result):
             raise Strange
@@ -108,20 +107,9 @@ class Pass:
 
     # -- forward -----------------------------------------------------------------------------------------------
 
-    def holds(self, settings):
-        """Whether another pass would do the same.
-
-        Parameters
-        ----------
-        settings : int
-            A number that is another one whenever a member of any module has been set.
-        """
-        if self.device.kernels is not self._kernels:
-            return False
-        if settings == self._settings:  # 2 us for the 11 modules of net A, where all guards take 10
-            return self.guards.same_tensors()
-        self._settings = settings if self.guards.hold() else None
-        return self._settings is not None
+    def holds(self):
+        """Whether another pass would do the same."""
+        return self.device.kernels is self._kernels and self.guards.modules_hold()
 
     def repeat(self, x):
         """The result for another input, of the same shape and dtype."""
