@@ -120,12 +120,15 @@ class Sequential(_Ordered):
 
     def forward(self, x):
         if not self.fuse:
-            return self.run(x)
-        if self._passes is None or self._passes.module is not self:  # those of which this is a copy
-            self._passes = Passes(self)
-        return self._passes.run(x)
+            return self._run(x)
+        if self._passes is None:
+            self._passes = Passes()
+        return self._passes.run(self, x)
 
-    def run(self, x):
+    def __getstate__(self):
+        return {name: member for name, member in self.__dict__.items() if name != "_passes"}  # for copies and pickles
+
+    def _run(self, x):
         """Apply the children, by runs that one op computes if `fuse` is set."""
         steps = [module for module in self.__dict__.values() if isinstance(module, Module)]
         if self.fuse:

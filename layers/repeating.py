@@ -43,38 +43,34 @@ PLAIN = {cls: cls.forward for cls in LAYERS}
 
 
 class Passes:
-    """The passes that a Sequential has recorded. They are no part of its state: copies and pickles have none.
+    """The passes that a Sequential has recorded."""
 
-    Parameters
-    ----------
-    module : Sequential
-    """
+    def __init__(self):
+        self._kinds = {}
 
-    def __init__(self, module=None):
-        self.module, self._kinds = module, {}
-
-    def __reduce__(self):
-        return Passes, ()
-
-    def run(self, x):
-        """The module's result: by a recorded pass, or by ``module.run(x)``."""
-        mode, module = modes.current.get(), self.module
+    def run(self, module, x):
+        """The module's result: by a recorded pass, or by its children."""
+        mode = modes.current.get()
         if (mode.watchers or mode.decompositions or modes.recorder.get() or not isinstance(x, Tensor)
-                or not x.device.relocates):
-            return module.run(x)
+                or not x.device.relocates or not x.data.flags.c_contiguous):
+            return module._run(x)
         key = mode.grad, x.requires_grad, x.data.shape, x.data.dtype
-        kind = self._kinds.get(key)
-        if kind is None:
-            if len(self._kinds) == MOST_KINDS:
-                return module.run(x)
-            kind = self._kinds[key] = _Kind()
-        for taken in kind.passes:
-            if taken.holds() and [cls.forward for cls in kind.classes] == kind.forwards:
-                return taken.repeat(x)
+        kind = self._kinds.get(key) or self._kind(key)
+        for known in kind.passes:
+            if known.holds(module):
+                return known.taken.repeat(x)
         return kind.run(module, x)
 
-    def __len__(self):
-        return sum([len(kind.passes) for kind in self._kinds.values()])
+    def _kind(self, key):
+        """A new kind of input; if there are too many, one that has come to nothing makes room."""
+        if len(self._kinds) >= MOST_KINDS:
+            for other, kind in list(self._kinds.items()):
+                if not kind.passes:
+                    self._kinds.pop(other, None)
+                    break
+            else:
+                return _Kind()
+        return self._kinds.setdefault(key, _Kind())
 
 
 class _Kind:
@@ -82,39 +78,69 @@ class _Kind:
 
     Attributes
     ----------
-    passes : list of Pass
+    passes : list of _Known
         One for each combination of settings met so far.
-    classes, forwards : list
-        The layers' classes, and their forward when the latest pass was recorded: somebody may put another there.
     """
 
     def __init__(self):
-        self.passes, self.classes, self.forwards = [], [], []
-        self._calls, self._wanted = 0, OFTEN
+        self.passes, self._calls, self._wanted = [], 0, OFTEN
 
     def run(self, module, x):
-        """The module's result by ``module.run(x)``, which is recorded if there were enough calls."""
+        """The module's result by its children. After so many calls it is recorded."""
         self._calls += 1
         if self._calls < self._wanted or not _may_be_repeated(module):
-            return module.run(x)
+            return module._run(x)
         self._calls, self._wanted = 0, 2 * self._wanted  # if it can't be recorded, or doesn't hold for long
-        taken, y = importlib.import_module("minigrad.recording.passes").record(module.run, module, x)
+        children = _children(module)
+        taken, y = importlib.import_module("minigrad.recording.passes").record(module._run, children, x)
         if taken is not None:
-            self.classes = list({type(part): True for part in module.modules() if part is not module})
-            self.forwards = [cls.forward for cls in self.classes]
-            self.passes = [taken, *self.passes[: MOST_PASSES - 1]]
+            known = [known for known in self.passes if not known.taken.useless]
+            self.passes = [_Known(taken, children), *known[: MOST_PASSES - 1]]
         return y
 
 
+class _Known:
+    """A pass, and the children that it went through.
+
+    The Sequential itself is not held on to: it would have to wait for the garbage collector.
+    """
+
+    def __init__(self, taken, children):
+        self.taken, self.children, self._seen = taken, children, None
+        self._classes = list({type(part) for child in children for part in child.modules()})
+        self._forwards = [cls.forward for cls in self._classes]
+
+    def holds(self, module):
+        """Whether the module would do the same now."""
+        if not self.taken.holds() or [cls.forward for cls in self._classes] != self._forwards:
+            return False
+        now = modes.settings[0]
+        if self._seen != now:
+            if _children(module) != self.children:
+                return False
+            self._seen = now
+        return True
+
+
+def _children(module):
+    """In the order in which they are called, one that comes twice twice."""
+    return [child for _, child in module._items()]
+
+
 def _may_be_repeated(module):
-    """Whether all that is below a Sequential are layers whose forward nobody has changed."""
+    """Whether all that is below a Sequential are layers whose forward nobody has changed, with settings that can't be
+    changed unnoticed."""
     from minigrad.layers.container import Sequential
 
+    if type(module)._run is not Sequential._run:
+        return False
     for part in module.modules():
         if part is module:
             continue
         cls = type(part)
-        plain = PLAIN.get(cls) is cls.forward or cls.forward is Sequential.forward and cls.run is Sequential.run
-        if not plain or part._forward_hooks or "forward" in part.__dict__:
+        nested = cls.forward is Sequential.forward and cls._run is Sequential._run
+        if not nested and PLAIN.get(cls) is not cls.forward or part._forward_hooks or "forward" in part.__dict__:
+            return False
+        if any([type(value) in (list, dict, set) for value in part.__dict__.values()]):
             return False
     return True

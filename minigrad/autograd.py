@@ -12,7 +12,7 @@ from minigrad.function import Pick
 def _count_uses(roots, stop, unfold):
     """How many gradients each node below the roots will be handed: iteratively, for graphs of any depth.
 
-    `unfold`: whether a node that stands for several becomes the last of them first, see `Function.unfold`.
+    `unfold`: whether a node that stands for several becomes the last of them first, in any case.
     """
     uses = dict.fromkeys(roots, 0)
     stack = list(uses)
@@ -20,7 +20,7 @@ def _count_uses(roots, stop, unfold):
         node = stack.pop()
         if isinstance(node, Tensor) or node in stop:
             continue
-        if unfold:
+        if node.folded and (unfold or node.is_stale()):
             node.unfold()
         if node.parents is None:
             raise RuntimeError(

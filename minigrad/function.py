@@ -46,6 +46,7 @@ class Function:
     differentiable = True
     is_view = False  # the result shares memory with the first input
     answers_are_new = False
+    folded = False  # stands for several nodes, see `minigrad.recording.passes.RepeatedPass`
     name = "function"
 
     def __init_subclass__(cls):
@@ -162,9 +163,6 @@ class Function:
                 f"backward: a tensor that {self.name} saved for its gradient was changed in place after the forward; "
                 "change it after backward, or work on a copy"
             )
-
-    def unfold(self):
-        """Become the last of the nodes that this one stands for, if it stands for several (`Replayed`)."""
 
     def free(self):
         """Drop everything saved: the memory goes back, a second backward is an error."""

@@ -101,7 +101,8 @@ class Tensor(Readable, Shapeable):
         if self.device != "cpu":
             notes += f", device={str(self.device)!r}"
         if self.fn is not None:
-            self.fn.unfold()
+            if self.fn.folded:
+                self.fn.unfold()
             notes += f", fn=<{self.fn.name}>"
         elif self.requires_grad:
             notes += ", requires_grad=True"

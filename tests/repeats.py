@@ -6,7 +6,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import layers as nn
-from minigrad.recording.passes import Replayed
+from minigrad.recording.passes import RepeatedPass
 
 compiled = pytest.mark.skipif(
     bool(numba.config.DISABLE_JIT or numba.config.BOUNDSCHECK), reason="launches are joined as machine code"
@@ -22,7 +22,7 @@ NETS = {
         nn.MaxPool2d(3, stride=2, padding=1), nn.BatchNorm2d(2), nn.LeakyReLU(), nn.AvgPool2d(2),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 4, bias=False)]),
     "activations": ((5, 6), lambda: [
-        nn.ELU(), nn.Linear(6, 6), nn.GELU(), nn.LayerNorm(6), nn.Tanh(), nn.Identity(), nn.Softplus(),
+        nn.Linear(6, 6), nn.ELU(), nn.Linear(6, 6), nn.GELU(), nn.LayerNorm(6), nn.Tanh(), nn.Identity(), nn.Softplus(),
         nn.Sequential(nn.Linear(6, 4), nn.LinearBlock(4, 4)), nn.Softmax(1), nn.Unflatten(1, (2, 2)), nn.Flatten(),
         nn.LogSoftmax(1)]),
     "ghosts": ((6, 3, 4), lambda: [
@@ -32,12 +32,12 @@ NETS = {
 
 
 def make(net="mlp", dtype=mg.float32, repeats=True):
-    """A model and its input, always the same; one that repeats nothing to compare with."""
+    """A model and its inputs, always the same; one that repeats nothing to compare with."""
+    shape, layers = NETS[net] if isinstance(net, str) else net
     mg.manual_seed(3)
-    shape, layers = NETS[net]
     model = nn.Sequential(*layers()).to(dtype)
     if not repeats:
-        model.forward = model.run
+        model.forward = model._run
     rng = np.random.default_rng(5)
     return model, [mg.tensor(rng.standard_normal(shape), dtype) for _ in range(10)]
 
@@ -49,19 +49,46 @@ def warm(model, xs, grad=True):
         if grad:
             y.sum().backward()
     model.zero_grad()
-    assert len(model._passes) == 1
+    for x in xs:
+        x.grad = None
     return model
 
 
+def pair(net="mlp", dtype=mg.float32, grad=True):
+    """A model that knows its pass, then one that repeats nothing, called as often; with their inputs."""
+    for repeats in (True, False):
+        model, xs = make(net, dtype, repeats)
+        warm(model, xs, grad)
+        assert known(model) == repeats
+        yield model, xs
+
+
+def known(model):
+    """How many passes a model knows."""
+    return 0 if model._passes is None else sum(len(kind.passes) for kind in model._passes._kinds.values())
+
+
 def repeated(y):
-    return type(y.fn) is Replayed
+    return type(y.fn) is RepeatedPass
 
 
 def bits(arrays):
-    return [np.asarray(a).copy() for a in arrays]
+    return [None if a is None else np.asarray(a).copy() for a in arrays]
+
+
+def gradients(model):
+    return bits(p.grad for p in model.parameters())
 
 
 def same(found, wanted):
     assert len(found) == len(wanted)
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def outcome(function):
+    """What a function returns, or the error that it raises."""
+    try:
+        return function()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"

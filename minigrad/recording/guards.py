@@ -91,6 +91,13 @@ class Guards:
         """The tensors whose values the step has changed in place."""
         return [tensor for tensor, version in self._versions.items() if tensor.version[0] != version]
 
+    def arrays_hold(self):
+        """Whether every tensor has the array that it had."""
+        for tensor, (array, _) in self._tensors.items():
+            if tensor.data is not array:
+                return False
+        return True
+
     def modules_hold(self):
         """Whether the modules are as they were, and their tensors."""
         now = modes.settings[0]

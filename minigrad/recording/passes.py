@@ -1,7 +1,7 @@
-"""A pass through a module that is repeated: its kernel launches without the Python between them, forward and back.
+"""A pass through layers that is repeated: its kernel launches without the Python between them, forward and back.
 
-Other than a captured step, a repeated pass takes part in the graph: its result has a node (`Replayed`) that stands for
-all nodes of the pass, and becomes them where somebody wants to see them. And every pass has memory of its own, so that
+Other than a captured step, a repeated pass takes part in the graph: its result has a node (`RepeatedPass`) that stands
+for all nodes of the pass, and becomes them where that makes a difference. And every pass has memory of its own, so that
 there can be several before the first goes back.
 """
 
@@ -9,29 +9,29 @@ import numpy as np
 
 from minigrad import autograd, modes
 from minigrad.device import devices
-from minigrad.function import Alias, Function, _version
+from minigrad.function import Function, _version
 from minigrad.ops.common import product
 from minigrad.recording.capture import one_recording
 from minigrad.recording.guards import Guards
 from minigrad.recording.memory import ALIGNMENT, Life, plan
-from minigrad.recording.pattern import INPUT, OUTPUT, SAVED, Pattern, Place, Strange
+from minigrad.recording.pattern import INPUT, OUTPUT, SAVED, Memory, Pattern, Place, Strange
 from minigrad.recording.recorder import Buffer, Launch, Recorder
 from minigrad.tensor import Tensor
 
-GRAD, SCRATCH, GRADIENTS, INPUT_GRADIENT = 3, 4, 5, 6
+GRAD, SCRATCH, ANSWERS = 3, 4, 5
 """The pieces of memory of a backward pass, after those of the forward pass: the gradient that comes in, what is
-allocated, the gradients of parameters, that of the input."""
-ALIGNMENTS = 1, ALIGNMENT, 1, 1, ALIGNMENT, 1, 1
+allocated, and from there on one piece for the gradient of each tensor that needs one."""
 BYTES = np.dtype(np.uint8)
+ATTEMPTS = 3  # backward passes that are recorded in the hope of one that can be repeated
 
 
-def record(function, module, x):
+def record(function, layers, x):
     """Run ``function(x)`` and record it.
 
     Parameters
     ----------
-    module : Module
-        What the function does depends on its settings and on x alone.
+    layers : iterable of Module
+        What the function does depends on their settings and on x alone.
     x : Tensor
 
     Returns
@@ -41,17 +41,21 @@ def record(function, module, x):
     result : Tensor
     """
     guards = Guards({})
-    guards.module(module)
+    for layer in layers:
+        guards.module(layer)
     with one_recording:
         if _traced():
             return None, function(x)
+        settings = modes.settings[0]
         with Recorder(x.device, guards) as recorder:
             y = function(x)
-    guards.finish()
-    try:
-        return Pass(recorder, guards, x, y), y
-    except Strange:
-        return None, y
+        guards.finish()
+        if settings != modes.settings[0]:  # by another thread, or the layers have set something up
+            return None, y
+        try:
+            return Pass(recorder, guards, x, y), y
+        except Strange:
+            return None, y
 
 
 class Pass:
@@ -60,26 +64,31 @@ class Pass:
     Attributes
     ----------
     guards : Guards
+    useless : bool
+        Whether it has turned out that it can't be repeated.
+    pattern : Pattern or None
+        Of the graph, None if none was recorded.
     """
 
     def __init__(self, recorder, guards, x, y):
-        self.guards, self.device, self._kernels = guards, x.device, x.device.kernels
-        self._shape, self._dtype, self._backward = y.data.shape, y.data.dtype, None
-        self._changed, result = guards.changed_tensors(), recorder.buffer(y.data)
-        if not _is_plain(recorder) or not _is_whole(recorder, result):
+        self.guards, self.device, self.kernels = guards, x.device, recorder.kernels
+        self.useless, self._attempts, self._backward = False, 0, None
+        self._input, self._result = (x.data.shape, x.data.dtype), (y.data.shape, y.data.dtype)
+        self._changed = [t for t in guards.changed_tensors() if not t.requires_grad]
+        result, pieces = recorder.buffer(y.data), [x.data]
+        if not _is_plain(recorder) or not _is_whole(recorder, result) or not _apart(pieces, guards.tensors(), x.device):
             raise Strange
         alive = [number for number, allocation in enumerate(recorder.allocations) if allocation.array() is not None]
         places, self._size = _places(recorder, {result.number: (OUTPUT, 0)}, SAVED, alive)
-        pieces = x.data, self._memory(self._size), self._result()
-        if not _apart(pieces, guards.tensors(), x.device):
-            raise Strange
-        self._pattern = self._graph(recorder, places, x, y) if y.requires_grad else None
+        self.pattern = self._graph(recorder, places, x, y) if y.requires_grad else None
+        pieces += [self._memory(self._size), self.device.empty(*self._result)]
         self._forward = _relocatable(recorder, places, pieces)
         if self._forward is None:
             raise Strange
 
     def _graph(self, recorder, places, x, y):
-        parameters = [t for t in self.guards.tensors() if t.requires_grad]
+        tensors = self.guards.tensors()
+        parameters = [t for t in tensors if t.requires_grad]
         if any([t.fn is not None for t in parameters]):
             raise Strange
         start = self.device.address(x.data)
@@ -95,82 +104,84 @@ class Pass:
         pattern = Pattern(y, [x, *parameters], place)
         self._parameters, self._needs = parameters, tuple(pattern.needs)
         self._parents = [p if need else None for p, need in zip(parameters, pattern.needs[1:], strict=True)]
-        self._watched = [p for p, saved in zip(parameters, pattern.saves[1:-1], strict=True) if saved]
-        self._saves_input, self._saves_output = pattern.saves[0], pattern.saves[-1]
+        self._watched = [t for t in tensors if id(t.version) in pattern.versions]
+        self._watches_input, self._keeps_output = id(x.version) in pattern.versions, id(y.version) in pattern.versions
         return pattern
 
     def _memory(self, size):
-        return self.device.empty(size + ALIGNMENT, BYTES)
-
-    def _result(self):
-        return self.device.empty(self._shape, self._dtype)
+        return self.device.empty((size + ALIGNMENT,), BYTES)
 
     # -- forward -----------------------------------------------------------------------------------------------
 
     def holds(self):
         """Whether another pass would do the same."""
-        return self.device.kernels is self._kernels and self.guards.modules_hold()
+        return self.device.kernels is self.kernels and not self.useless and self.guards.modules_hold()
 
     def repeat(self, x):
         """The result for another input, of the same shape and dtype."""
-        memory, out = self._memory(self._size), self._result()
+        memory, out = self._memory(self._size), self.device.empty(*self._result)
         self._forward(x.data, memory, out)
         for tensor in self._changed:
             tensor.version[0] += 1
         result = Tensor(out, self.device)
-        if self._pattern is not None:
-            node = Replayed()
-            node.device, node.shape, node.hooks = self.device, self._shape, None
-            node.needs_input_grad = self._needs
-            node.parents = ((x.fn or x) if self._needs[0] else None, *self._parents)
-            node.inputs = (x, *self._watched) if self._saves_input else self._watched
-            node.saved_version = _version(node.inputs)
-            node.saved_output = (out, result.version, 0) if self._saves_output else None
-            node.taken, node.x, node.memory = self, x, memory
+        if self.pattern is not None:
+            node = RepeatedPass()
+            node.device, node.shape, node.hooks, node.needs_input_grad = self.device, out.shape, None, self._needs
+            node.parents = ((x.fn or x) if self._needs[INPUT] else None, *self._parents)
+            node.inputs = (x, *self._watched) if self._watches_input else self._watched
+            node.numbers = [t.version[0] for t in node.inputs]
+            node.saved_version = sum(node.numbers)
+            node.saved_output = (out, result.version, 0) if self._keeps_output else None
+            node.taken, node.memory, node.x = self, memory, x if self.pattern.uses_input else None
             result.requires_grad, result.fn = True, node
         return result
 
     # -- backward ----------------------------------------------------------------------------------------------
 
     def nodes(self, node, outside):
-        """The nodes that a `Replayed` stands for; returns the last one."""
-        output = node.saved_output
-        pieces = node.x.data, node.memory, output and output[0]
-        starts = 0, _start(self.device, node.memory, ALIGNMENT), 0
+        """The nodes that a `RepeatedPass` stands for; returns the last one."""
+        pieces, starts = _kept(node), (0, _start(self.device, node.memory), 0)
 
         def array(place):
             return self.device.view(pieces[place.piece], starts[place.piece] + place.offset, place.shape, place.dtype)
 
-        return self._pattern.nodes(self.device, array, outside, output)
+        versions = [(t.version, number) for t, number in zip(node.inputs, node.numbers, strict=True)]
+        return self.pattern.nodes(self.device, Memory(array, outside, versions, node.saved_output))
 
     def outside(self, node):
-        """The input and the parameters of a pass."""
-        return [node.x, *self._parameters]
+        """Where the graph of a pass begins: its input, or a tensor with the same node, and the parameters."""
+        if node.x is not None:
+            return [node.x, *self._parameters]
+        begin = node.parents[INPUT]
+        if not isinstance(begin, Tensor):
+            begin = Tensor(None, self.device)  # only its node is asked for
+            begin.fn = node.parents[INPUT]
+        return [begin, *self._parameters]
 
     def gradients(self, node, grad):
         """dL/dx and the gradients of the parameters, None for those that need none."""
-        if self.device.kernels is not self._kernels or modes.recorder.get() or grad.data.dtype is not self._dtype:
-            return self._through_graph(node, grad)
+        if grad.data.dtype is not self._result[1] or not grad.data.flags.c_contiguous:
+            return self._through_nodes(node, grad)
         if self._backward is None:
             return self._first_gradients(node, grad)
-        device, x = self.device, node.x.data
-        gradients = device.empty(self._gradients_size, BYTES)
-        own = device.empty(x.shape, x.dtype) if self._needs[0] else None
-        output = node.saved_output[0] if self._saves_output else None
-        self._backward(x, node.memory, output, grad.data, self._memory(self._scratch_size), gradients, own)
-        answers = [None if own is None else Tensor(own, device)]
-        for place in self._answers:
-            answers.append(place and Tensor(device.view(gradients, *place), device))
-        return tuple(answers)
+        empty, device = self.device.empty, self.device
+        arrays = [empty(*kind) for kind in self._answers]
+        self._backward(*_kept(node), grad.data, self._memory(self._scratch), *arrays)
+        arrays = iter(arrays)
+        return tuple([Tensor(next(arrays), device) if given else None for given in self._given])
 
-    def _through_graph(self, node, grad):
+    def _through_nodes(self, node, grad):
         """The same by way of the nodes."""
-        outside = self.outside(node)
-        with modes.enable_grad():  # so that no hook of theirs runs here, and again behind the pass
-            outside = [Alias.apply(t) if need else t for t, need in zip(outside, self._needs, strict=True)]
+        stand_ins = []  # no hook of the tensors themselves may run here, and again behind the pass
+        for tensor, need in zip(self.outside(node), self._needs, strict=True):
+            stand_in = tensor
+            if need:
+                stand_in = Tensor(np.empty(*self._input) if tensor.data is None else tensor.data, self.device)
+                stand_in.version, stand_in.requires_grad = tensor.version, True
+            stand_ins.append(stand_in)
         end = Tensor(grad.data, self.device)  # only its shape counts
-        end.requires_grad, end.fn = True, self.nodes(node, outside)
-        wanted = [alias for alias, need in zip(outside, self._needs, strict=True) if need]
+        end.requires_grad, end.fn = True, self.nodes(node, stand_ins)
+        wanted = [tensor for tensor, need in zip(stand_ins, self._needs, strict=True) if need]
         found = iter(autograd.grad(end, wanted, grad, allow_unused=True, _stop=True))
         return tuple([next(found) if need else None for need in self._needs])
 
@@ -178,59 +189,66 @@ class Pass:
         """The same by way of the nodes, and the launches are noted."""
         with one_recording:
             if _traced():
-                return self._through_graph(node, grad)
+                return self._through_nodes(node, grad)
             with Recorder(self.device, Guards({})) as recorder:
-                answers = self._through_graph(node, grad)
-        self._learn_backward(node, grad, answers, recorder)
+                answers = self._through_nodes(node, grad)
+            self._attempts += 1
+            learned = self._learn_backward(node, grad, answers, recorder)
+            self.useless = not learned and self._attempts == ATTEMPTS
         return answers
 
     def _learn_backward(self, node, grad, answers, recorder):
-        buffers = [None if answer is None else recorder.buffer(answer.data) for answer in answers]
-        given = [buffer for answer, buffer in zip(answers, buffers, strict=True) if answer is not None]
-        strange = not _is_plain(recorder) or not all([_is_whole(recorder, buffer) for buffer in given])
-        if strange or len({buffer.number for buffer in given}) < len(given):
-            self._kernels = None  # not to be repeated
-            return
-        places, size = {}, 0
-        for position, buffer in enumerate(buffers):
-            if buffer is not None:
-                places[buffer.number] = (GRADIENTS, size) if position else (INPUT_GRADIENT, 0)
-                size += -(-recorder.allocations[buffer.number].size // ALIGNMENT) * ALIGNMENT if position else 0
-        own = dict(places)
-        places, scratch_size = _places(recorder, places, SCRATCH, [])
-        nothing = np.empty(0, BYTES)
-        pieces = (
-            node.x.data, node.memory, node.saved_output[0] if self._saves_output else nothing, grad.data,
-            self._memory(scratch_size), self.device.empty(size, BYTES),
-            self.device.empty(node.x.shape, node.x.dtype) if self._needs[0] else nothing,
-        )  # fmt: skip
-        if not _apart(pieces, self.guards.tensors(), self.device):
-            return
-        self._scratch_size, self._gradients_size = scratch_size, size
-        self._answers = [b and (own[b.number][1], b.shape, b.dtype) for b in buffers[1:]]
+        """Whether a later backward pass can be made of the launches of one that was recorded."""
+        arrays = [answer.data for answer in answers if answer is not None]
+        buffers = [recorder.buffer(array) for array in arrays]
+        if not _is_plain(recorder) or not all([_is_whole(recorder, buffer) for buffer in buffers]):
+            return False
+        answered = {buffer.number: (ANSWERS + position, 0) for position, buffer in enumerate(buffers)}
+        places, scratch = _places(recorder, answered, SCRATCH, [])
+        pieces = [*_kept(node), grad.data, self._memory(scratch), *[np.empty_like(array) for array in arrays]]
+        pieces = [np.empty(0, BYTES) if piece is None else piece for piece in pieces]
+        if len(answered) < len(arrays) or not _apart(pieces, self.guards.tensors(), self.device):
+            return False
+        self._scratch, self._answers = scratch, [(array.shape, array.dtype) for array in arrays]
+        self._given = [answer is not None for answer in answers]
         self._backward = _relocatable(recorder, places, pieces)
-        if self._backward is None:
-            self._kernels = None
+        return self._backward is not None
 
 
-class Replayed(Function):
+class RepeatedPass(Function):
     """the ops of a pass that was repeated, in one launch"""
 
     answers_are_new = True
+    folded = True
 
     def backward(self, grad):
         return self.taken.gradients(self, grad)
 
+    def is_stale(self):
+        """Whether its nodes would do something else: fail, for something was changed in place, or use another array of
+        a parameter; or whether somebody listens to every launch."""
+        taken, output = self.taken, self.saved_output
+        return (taken.device.kernels is not taken.kernels or modes.recorder.get() is not None
+                or self.saved_version != _version(self.inputs) or output is not None and output[1][0] != output[2]
+                or not taken.guards.arrays_hold())
+
     def unfold(self):
         """Become the last of the nodes that this one stands for, those before it behind."""
-        if self.parents is None:
-            return
         last = self.taken.nodes(self, self.taken.outside(self))
         vars(self).clear()
         self.__class__ = type(last)
         for name in ("inputs", "parents", "needs_input_grad", "saved_version", "saved_output"):
             setattr(self, name, getattr(last, name))
         vars(self).update(vars(last))
+
+    def free(self):
+        self.__class__ = self.taken.pattern.last  # whose name an error will say
+        self.free()
+
+
+def _kept(node):
+    """The pieces of memory of a forward pass, None for what nothing refers to later."""
+    return None if node.x is None else node.x.data, node.memory, node.saved_output and node.saved_output[0]
 
 
 def _traced():
@@ -274,18 +292,19 @@ def _apart(pieces, tensors, device):
 def _relocatable(recorder, places, pieces):
     """The launches as a function of the pieces of memory; None if they can't be one."""
     device = recorder.device
+    starts = [_start(device, piece) if number in (SAVED, SCRATCH) else 0 for number, piece in enumerate(pieces)]
 
     def argument(value):
         if not isinstance(value, Buffer):
             return value
         number, offset = places[value.number]
-        offset += _start(device, pieces[number], ALIGNMENTS[number])
-        return device.view(pieces[number], offset + value.offset, value.shape, value.dtype)
+        return device.view(pieces[number], starts[number] + offset + value.offset, value.shape, value.dtype)
 
     launches = [(name, kernel, [argument(a) for a in arguments]) for name, kernel, arguments in recorder.tape]
-    return device.relocatable(launches, [*zip(pieces, ALIGNMENTS[: len(pieces)], strict=True)])
+    alignments = [ALIGNMENT if number in (SAVED, SCRATCH) else 1 for number in range(len(pieces))]
+    return device.relocatable(launches, [*zip(pieces, alignments, strict=True)])
 
 
-def _start(device, array, alignment):
-    """How many bytes behind an array's start the next multiple of an alignment is."""
-    return -device.address(array) % alignment
+def _start(device, array):
+    """How many bytes behind an array's start memory begins that is aligned."""
+    return -device.address(array) % ALIGNMENT

@@ -55,6 +55,8 @@ class Recorder:
         Whether a later step does the same (a first one sometimes does something else).
     grads : dict
         The leaves whose gradient the step has set or cleared, as keys.
+    kernels : module
+        The device's kernels, for which it stands in.
     """
 
     def __init__(self, device, guards):
@@ -68,17 +70,17 @@ class Recorder:
 
     def __enter__(self):
         device = self.device
-        self._kernels, self._token = device.kernels, modes.recorder.set(self)
+        self.kernels, self._token = device.kernels, modes.recorder.set(self)
         self._make, self._read = device.empty, device.to_numpy
         self._others = [(other, other.kernels) for other in devices() if other is not device]
-        device.kernels = Kernels(self._kernels, self)
+        device.kernels = Kernels(self.kernels, self)
         for other, kernels in self._others:
             other.kernels = Elsewhere(other, kernels, self)
         device.empty, device.to_numpy = self._empty, self._to_numpy
         return self
 
     def __exit__(self, *exception):
-        for device, kernels in [(self.device, self._kernels), *self._others]:
+        for device, kernels in [(self.device, self.kernels), *self._others]:
             device.kernels = kernels
         del self.device.empty, self.device.to_numpy
         modes.recorder.reset(self._token)

@@ -280,7 +280,8 @@ def source(op):
     if isinstance(op, Tensor):
         if op.fn is None:
             raise ValueError("source: no recorded op made this tensor: no input of its required grad, or it is a leaf")
-        op.fn.unfold()
+        if op.fn.folded:
+            op.fn.unfold()
         fn = op.fn.parents[0] if type(op.fn) is Pick else op.fn
         return _of_class(type(fn))
     if isinstance(op, type) and issubclass(op, Function):
