@@ -3,7 +3,7 @@
 A net that computes for 0.3 ms spends as much time again in the Python between its kernels: layers, ops, nodes of the
 graph. What happens there is the same in every step, so from some call on the launches of a pass are made by one native
 function, and those of its gradient by another (`minigrad.recording.passes`). Results are the same to the last bit.
-Whatever could make a difference (a setting, a hook, a parameter that is frozen) is asked at every call.
+Whether a setting has changed, a hook, or the array of a parameter, is asked at every call.
 """
 
 import importlib

@@ -22,6 +22,7 @@ GRAD, SCRATCH, ANSWERS = 3, 4, 5
 """The pieces of memory of a backward pass, after those of the forward pass: the gradient that comes in, what is
 allocated, and from there on one piece for the gradient of each tensor that needs one."""
 BYTES = np.dtype(np.uint8)
+LARGEST = 1 << 28  # bytes that a pass may allocate: it keeps more of them than its nodes would
 ATTEMPTS = 3  # backward passes that are recorded in the hope of one that can be repeated
 
 
@@ -80,6 +81,8 @@ class Pass:
             raise Strange
         alive = [number for number, allocation in enumerate(recorder.allocations) if allocation.array() is not None]
         places, self._size = _places(recorder, {result.number: (OUTPUT, 0)}, SAVED, alive)
+        if self._size > LARGEST:
+            raise Strange
         self.pattern = self._graph(recorder, places, x, y) if y.requires_grad else None
         pieces += [self._memory(self._size), self.device.empty(*self._result)]
         self._forward = _relocatable(recorder, places, pieces)
