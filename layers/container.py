@@ -88,7 +88,7 @@ class Sequential(_Ordered):
     On the CPU a Sequential of layers of this package that has been called 32 times with inputs of one shape records
     its kernel launches and from then on makes them by one native function, those of its gradient by another: the same
     results without the Python between the kernels. What was recorded holds while settings, parameters' arrays, hooks
-    and mode are what they were. With a module of your own among the children all of them are called as ever.
+    and mode are what they were. With a module of your own among the children each of them is called as ever.
 
     Parameters
     ----------

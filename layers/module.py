@@ -127,7 +127,7 @@ class Module:
             self._forward_hooks = OrderedDict()
         handle = RemovableHandle(self._forward_hooks)
         self._forward_hooks[handle.key] = hook
-        modes.settings[0] += 1
+        modes.modules_changed[0] = object()
         return handle
 
     # -- members -----------------------------------------------------------------------------------------------
@@ -144,11 +144,11 @@ class Module:
             if isinstance(old, Buffer):
                 value = Buffer(value, old.persistent)
         object.__setattr__(self, name, value)
-        modes.settings[0] += 1  # afterwards: who sees the new number sees the new member
+        modes.modules_changed[0] = object()  # afterwards: who sees it sees the new member
 
     def __delattr__(self, name):
         object.__delattr__(self, name)
-        modes.settings[0] += 1
+        modes.modules_changed[0] = object()
 
     def register_buffer(self, name, tensor, persistent=True):
         """Set the attribute `name` to a `Buffer` with the values of a tensor, or to None."""

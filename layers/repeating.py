@@ -7,6 +7,7 @@ Whether a setting has changed, a hook, or the array of a parameter, is asked at 
 """
 
 import importlib
+import operator
 
 from minigrad import modes
 from minigrad.layers.activation import (
@@ -55,22 +56,20 @@ class Passes:
                 or not x.device.relocates or not x.data.flags.c_contiguous):
             return module._run(x)
         key = mode.grad, x.requires_grad, x.data.shape, x.data.dtype
-        kind = self._kinds.get(key) or self._kind(key)
+        kind = self._kinds.get(key) or self._kind(key, module)
         for known in kind.passes:
             if known.holds(module):
                 return known.taken.repeat(x)
-        return kind.run(module, x)
+        return kind.run(module, x, self._kinds)
 
-    def _kind(self, key):
-        """A new kind of input; if there are too many, one that has come to nothing makes room."""
+    def _kind(self, key, module):
+        """A new kind of input; if there are too many, the one that was met least often without a pass makes room."""
         if len(self._kinds) >= MOST_KINDS:
-            for other, kind in list(self._kinds.items()):
-                if not kind.passes:
-                    self._kinds.pop(other, None)
-                    break
-            else:
-                return _Kind()
-        return self._kinds.setdefault(key, _Kind())
+            _forget(self._kinds, _children(module))
+            others = [(kind.calls, other) for other, kind in list(self._kinds.items()) if not kind.passes]
+            if len(self._kinds) >= MOST_KINDS and others:
+                self._kinds.pop(min(others, key=operator.itemgetter(0))[1], None)
+        return self._kinds.setdefault(key, _Kind()) if len(self._kinds) < MOST_KINDS else _Kind()
 
 
 class _Kind:
@@ -80,22 +79,24 @@ class _Kind:
     ----------
     passes : list of _Known
         One for each combination of settings met so far.
+    calls : int
+        How many there were since one was recorded.
     """
 
     def __init__(self):
-        self.passes, self._calls, self._wanted = [], 0, OFTEN
+        self.passes, self.calls, self._wanted = [], 0, OFTEN
 
-    def run(self, module, x):
+    def run(self, module, x, kinds):
         """The module's result by its children. After so many calls it is recorded."""
-        self._calls += 1
-        if self._calls < self._wanted or not _may_be_repeated(module):
+        self.calls += 1
+        if self.calls < self._wanted or not _may_be_repeated(module):
             return module._run(x)
-        self._calls, self._wanted = 0, 2 * self._wanted  # if it can't be recorded, or doesn't hold for long
+        self.calls, self._wanted = 0, 2 * self._wanted  # if it can't be recorded, or doesn't hold for long
         children = _children(module)
         taken, y = importlib.import_module("minigrad.recording.passes").record(module._run, children, x)
         if taken is not None:
-            known = [known for known in self.passes if not known.taken.useless]
-            self.passes = [_Known(taken, children), *known[: MOST_PASSES - 1]]
+            _forget(kinds, children)
+            self.passes = [_Known(taken, children), *self.passes[: MOST_PASSES - 1]]
         return y
 
 
@@ -108,18 +109,29 @@ class _Known:
     def __init__(self, taken, children):
         self.taken, self.children, self._seen = taken, children, None
         self._classes = list({type(part) for child in children for part in child.modules()})
-        self._forwards = [cls.forward for cls in self._classes]
+        self._attributes = self._of_classes()
+
+    def _of_classes(self):
+        return [(cls.forward, cls.training) for cls in self._classes]
 
     def holds(self, module):
         """Whether the module would do the same now."""
-        if not self.taken.holds() or [cls.forward for cls in self._classes] != self._forwards:
+        if not self.taken.holds() or self._of_classes() != self._attributes:
             return False
-        now = modes.settings[0]
-        if self._seen != now:
+        now = modes.modules_changed[0]
+        if self._seen is not now:
             if _children(module) != self.children:
                 return False
             self._seen = now
         return True
+
+
+def _forget(kinds, children):
+    """Drop the passes that can't hold again, with what they hold on to: the Sequential has other children now, or a
+    parameter another array."""
+    for kind in list(kinds.values()):
+        kind.passes = [known for known in kind.passes
+                       if known.children == children and known.taken.guards.arrays_hold() and not known.taken.useless]
 
 
 def _children(module):

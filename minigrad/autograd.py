@@ -12,22 +12,35 @@ from minigrad.function import Pick
 def _count_uses(roots, stop, unfold):
     """How many gradients each node below the roots will be handed: iteratively, for graphs of any depth.
 
-    `unfold`: whether a node that stands for several becomes the last of them first, in any case.
+    A node may stand for several. It becomes the last of them now if they would do something else, or with `unfold`;
+    else the walk takes it for the one that it is, also if somebody looks at the graph meanwhile.
+
+    Returns
+    -------
+    uses : dict
+        Node to number.
+    folded : dict
+        Node to what it stands for, of those that stand for several.
     """
-    uses = dict.fromkeys(roots, 0)
+    uses, folded = dict.fromkeys(roots, 0), {}
     stack = list(uses)
     while stack:
         node = stack.pop()
         if isinstance(node, Tensor) or node in stop:
             continue
-        if node.folded and (unfold or node.is_stale()):
+        whole = node.folded
+        if whole is not None and (unfold or whole.is_stale()):
             node.unfold()
-        if node.parents is None:
+            whole = None
+        if whole is not None:
+            folded[node] = whole
+        parents = node.parents if whole is None else whole.parents
+        if parents is None:
             raise RuntimeError(
                 f"backward: the graph behind {node.name} was freed by an earlier backward; "
                 "pass retain_graph=True to that one to go through it again"
             )
-        for parent in node.parents:
+        for parent in parents:
             if parent is None:
                 continue
             if parent in uses:
@@ -35,15 +48,15 @@ def _count_uses(roots, stop, unfold):
             else:
                 uses[parent] = 1
                 stack.append(parent)
-    return uses
+    return uses, folded
 
 
-def _leads_to(uses, targets, stop):
+def _leads_to(uses, folded, targets, stop):
     """The nodes from which some target can be reached."""
     children = {}
     for node in uses:
         if not isinstance(node, Tensor) and node not in stop:
-            for parent in node.parents:
+            for parent in folded.get(node, node).parents:
                 if parent is not None:
                     children.setdefault(parent, []).append(node)
     reached, stack = set(targets), [t for t in targets if t in uses]
@@ -74,8 +87,8 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
         Nodes behind which nothing is wanted.
     """
     watchers = modes.current.get().watchers
-    uses = _count_uses([out.fn or out for out, _ in roots], stop, unfold=bool(create_graph or watchers))
-    wanted = uses if targets is None else _leads_to(uses, targets, stop)
+    uses, folded = _count_uses([out.fn or out for out, _ in roots], stop, unfold=bool(create_graph or watchers))
+    wanted = uses if targets is None else _leads_to(uses, folded, targets, stop)
     total, own = {}, set()  # gradients on their way: per node, summed over its uses; nodes whose sum is our own
     for out, seed in roots:
         node = out.fn or out
@@ -101,8 +114,9 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
                 continue
             if node in stop:
                 continue
-            parents, passed = node.parents, targets is None or node in wanted
-            answers = _answers(node, grad) if passed and grad is not None else None
+            whole = folded.get(node, node)
+            parents, passed = whole.parents, targets is None or node in wanted
+            answers = _answers(whole, grad) if passed and grad is not None else None
             if watchers:  # now: what was answered may be added to in place below
                 used = answers and tuple([a if p in wanted else None for a, p in zip(answers, parents, strict=True)])
                 for watcher in watchers:
@@ -133,7 +147,7 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
                     answer, new = _summed_to(node, answer, shape), True
                 if known is None:
                     if leaf or still:  # only there it matters whose array it is
-                        new = new or node.answers_are_new and not create_graph
+                        new = new or whole.answers_are_new and not create_graph
                         if not new:
                             around = around or _arrays_around(node, grad, answers)
                             new = answer.data.base is None and around.count(id(answer.data)) == 1

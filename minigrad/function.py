@@ -46,7 +46,7 @@ class Function:
     differentiable = True
     is_view = False  # the result shares memory with the first input
     answers_are_new = False
-    folded = False  # stands for several nodes, see `minigrad.recording.passes.RepeatedPass`
+    folded = None  # of a node that stands for several: what they are, see `minigrad.recording.passes`
     name = "function"
 
     def __init_subclass__(cls):

@@ -26,9 +26,9 @@ class Mode:
 current = ContextVar("minigrad_mode", default=Mode())  # noqa: B039 - it is frozen
 
 
-settings = [0]
-"""Counts how often a member of any module was set or deleted, or a hook registered: while it stands still, every module
-computes what it did."""
+modules_changed = [object()]
+"""Another object whenever a member of any module was set or deleted, or a hook registered or removed: while it is the
+same, every module computes what it did. A number that is counted up would not do: two threads can set it back."""
 
 recorder: ContextVar = ContextVar("minigrad_recorder", default=None)
 """The `minigrad.recording.recorder.Recorder` of the step that is being recorded, or None."""

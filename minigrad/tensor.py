@@ -101,8 +101,6 @@ class Tensor(Readable, Shapeable):
         if self.device != "cpu":
             notes += f", device={str(self.device)!r}"
         if self.fn is not None:
-            if self.fn.folded:
-                self.fn.unfold()
             notes += f", fn=<{self.fn.name}>"
         elif self.requires_grad:
             notes += ", requires_grad=True"
@@ -473,7 +471,7 @@ class RemovableHandle:
     def remove(self):
         """Take the hook off. Doing it twice is harmless."""
         self.hooks.pop(self.key, None)
-        modes.settings[0] += 1
+        modes.modules_changed[0] = object()
 
     def __enter__(self):
         return self

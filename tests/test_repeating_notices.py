@@ -1,5 +1,7 @@
 """A Sequential that repeats recorded passes notices whatever changes, and whoever looks."""
 
+import copy
+
 import numpy as np
 import pytest
 from repeats import OFTEN, bits, compiled, gradients, known, make, outcome, pair, repeated, same, warm
@@ -81,6 +83,40 @@ def test_between_forward_and_backward(between, evaluating):
             assert results[0] == results[1]
 
 
+HOOKS = {
+    "a look": lambda m, y: repr(y),
+    "a graph": lambda m, y: study.graph(y) and None,
+    "another array": lambda m, y: setattr(m[4].weight, "data", m[4].weight.data * 3),
+    "in place": lambda m, y: in_place(m[4].weight),
+    "a walk": lambda m, y: mg.grad(y.sum(), m[0].weight, create_graph=True) and None,
+}
+
+
+@pytest.mark.parametrize("name", HOOKS)
+@pytest.mark.parametrize("where", ["result", "behind"])
+def test_in_a_hook(name, where):
+    """What a hook does while the walk is under way."""
+    results = []
+    for model, xs in pair(CNN):
+        y = model(xs[0])
+        z = y * 2.0
+        (y if where == "result" else z).register_hook(lambda g, m=model, y=y: HOOKS[name](m, y) and None)
+        results.append([outcome(lambda z=z: z.sum().backward()), str(gradients(model)), repr(y)])
+    assert results[0] == results[1]
+
+
+def test_a_result_is_copied_with_its_graph():
+    results = []
+    for model, xs in pair(CNN):
+        y = model(xs[0])
+        assert repr(y.fn) == "<linear>"
+        other = copy.deepcopy(y)
+        other.sum().backward()
+        y.sum().backward()
+        results.append([repr(other), str(gradients(model))])
+    assert results[0] == results[1]
+
+
 SETTINGS = {
     "momentum": lambda m: setattr(m[1], "momentum", 0.5),
     "p": lambda m: setattr(m[3], "p", 0.0),
@@ -142,22 +178,24 @@ def test_a_parameter_that_changes_while_a_pass_is_recorded():
     for x in xs[: OFTEN - 1]:
         model(x).sum().backward()
     kernels, change = mg.cpu.kernels, iter([1])
-    dropout = kernels.leaky_relu
+    kernel = kernels.leaky_relu
 
     def meanwhile(*arguments):
         if next(change, None):
             in_place(model[2].bias)
-        return dropout(*arguments)
+        return kernel(*arguments)
 
     kernels.leaky_relu = meanwhile
     try:
         model(xs[0])
     finally:
-        kernels.leaky_relu = dropout
-    for x in xs:
-        model(x)
+        kernels.leaky_relu = kernel
+    warm(model, xs)
+    warm(model, xs)
     a, b = model(xs[0]), model(xs[1])
+    assert repeated(a)
     (a + b).sum().backward()
+    np.testing.assert_array_equal(model[2].bias.grad.numpy(), np.full(4, 6.0, np.float32))
 
 
 def test_a_class_whose_forward_is_replaced(monkeypatch):
@@ -170,6 +208,14 @@ def test_a_class_whose_forward_is_replaced(monkeypatch):
     assert len(calls) == len(xs)
 
 
+def test_a_class_with_another_mode(monkeypatch):
+    model, xs = make()
+    warm(model, xs)
+    monkeypatch.setattr(nn.Dropout, "training", False)
+    a, b = model(xs[0]), model(xs[0])
+    assert np.array_equal(a.numpy(), b.numpy())
+
+
 def test_hooks_on_tensors():
     """A hook of a parameter, or of the result, is called once a pass, with the gradient; its answer counts."""
     model, xs = make()
@@ -180,7 +226,7 @@ def test_hooks_on_tensors():
         y = model(xs[0])
         assert repeated(y)
         if not learned:
-            y.fn.taken._backward = None
+            y.fn.folded.taken._backward = None
         y.register_hook(lambda g: g * 3.0)
         model.zero_grad()
         y.sum().backward()

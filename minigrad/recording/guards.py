@@ -100,8 +100,8 @@ class Guards:
 
     def modules_hold(self):
         """Whether the modules are as they were, and their tensors."""
-        now = modes.settings[0]
-        if self._seen != now:  # then every member is looked at, which takes 4 us of a small net
+        now = modes.modules_changed[0]
+        if self._seen is not now:  # then every member is looked at, which takes 4 us of a small net
             if not self._same_modules():
                 return False
             self._seen = now

@@ -3,13 +3,17 @@
 Other than a captured step, a repeated pass takes part in the graph: its result has a node (`RepeatedPass`) that stands
 for all nodes of the pass, and becomes them where that makes a difference. And every pass has memory of its own, so that
 there can be several before the first goes back.
+
+`Pass` is what all passes of one kind have in common, `Whole` one of them.
 """
+
+import threading
 
 import numpy as np
 
 from minigrad import autograd, modes
 from minigrad.device import devices
-from minigrad.function import Function, _version
+from minigrad.function import Function
 from minigrad.ops.common import product
 from minigrad.recording.capture import one_recording
 from minigrad.recording.guards import Guards
@@ -47,11 +51,11 @@ def record(function, layers, x):
     with one_recording:
         if _traced():
             return None, function(x)
-        settings = modes.settings[0]
+        before = modes.modules_changed[0]
         with Recorder(x.device, guards) as recorder:
             y = function(x)
         guards.finish()
-        if settings != modes.settings[0]:  # by another thread, or the layers have set something up
+        if modes.modules_changed[0] is not before:  # by another thread, or the layers have set something up
             return None, y
         try:
             return Pass(recorder, guards, x, y), y
@@ -69,6 +73,9 @@ class Pass:
         Whether it has turned out that it can't be repeated.
     pattern : Pattern or None
         Of the graph, None if none was recorded.
+    parameters : list of Tensor
+    needs : tuple of bool
+        Of the input and each parameter, whether it needs a gradient.
     """
 
     def __init__(self, recorder, guards, x, y):
@@ -105,11 +112,16 @@ class Pass:
             return Place(INPUT, offset, array.shape, array.dtype) if 0 <= offset < x.data.nbytes else None
 
         pattern = Pattern(y, [x, *parameters], place)
-        self._parameters, self._needs = parameters, tuple(pattern.needs)
+        self.parameters, self.needs = parameters, tuple(pattern.needs)
         self._parents = [p if need else None for p, need in zip(parameters, pattern.needs[1:], strict=True)]
         self._watched = [t for t in tensors if id(t.version) in pattern.versions]
         self._watches_input, self._keeps_output = id(x.version) in pattern.versions, id(y.version) in pattern.versions
         return pattern
+
+    def like_input(self):
+        """An array of the input's shape and dtype, for those to be asked for."""
+        shape, dtype = self._input
+        return np.broadcast_to(np.empty((), dtype), shape)
 
     def _memory(self, size):
         return self.device.empty((size + ALIGNMENT,), BYTES)
@@ -128,130 +140,185 @@ class Pass:
             tensor.version[0] += 1
         result = Tensor(out, self.device)
         if self.pattern is not None:
+            whole = Whole()
+            whole.taken, whole.memory, whole.x = self, memory, x if self.pattern.uses_input else None
+            whole.parents = ((x.fn or x) if self.needs[INPUT] else None, *self._parents)
+            whole.watched = (x, *self._watched) if self._watches_input else self._watched
+            whole.versions = [t.version[0] for t in whole.watched]
+            whole.output = (out, result.version, 0) if self._keeps_output else None
             node = RepeatedPass()
-            node.device, node.shape, node.hooks, node.needs_input_grad = self.device, out.shape, None, self._needs
-            node.parents = ((x.fn or x) if self._needs[INPUT] else None, *self._parents)
-            node.inputs = (x, *self._watched) if self._watches_input else self._watched
-            node.numbers = [t.version[0] for t in node.inputs]
-            node.saved_version = sum(node.numbers)
-            node.saved_output = (out, result.version, 0) if self._keeps_output else None
-            node.taken, node.memory, node.x = self, memory, x if self.pattern.uses_input else None
+            node.device, node.shape, node.hooks, node.needs_input_grad = self.device, out.shape, None, self.needs
+            node.parents, node.inputs, node.saved_version, node.saved_output = whole.parents, None, None, None
+            node.folded = whole
             result.requires_grad, result.fn = True, node
         return result
 
     # -- backward ----------------------------------------------------------------------------------------------
 
-    def nodes(self, node, outside):
-        """The nodes that a `RepeatedPass` stands for; returns the last one."""
-        pieces, starts = _kept(node), (0, _start(self.device, node.memory), 0)
-
-        def array(place):
-            return self.device.view(pieces[place.piece], starts[place.piece] + place.offset, place.shape, place.dtype)
-
-        versions = [(t.version, number) for t, number in zip(node.inputs, node.numbers, strict=True)]
-        return self.pattern.nodes(self.device, Memory(array, outside, versions, node.saved_output))
-
-    def outside(self, node):
-        """Where the graph of a pass begins: its input, or a tensor with the same node, and the parameters."""
-        if node.x is not None:
-            return [node.x, *self._parameters]
-        begin = node.parents[INPUT]
-        if not isinstance(begin, Tensor):
-            begin = Tensor(None, self.device)  # only its node is asked for
-            begin.fn = node.parents[INPUT]
-        return [begin, *self._parameters]
-
-    def gradients(self, node, grad):
+    def gradients(self, whole, grad):
         """dL/dx and the gradients of the parameters, None for those that need none."""
-        if grad.data.dtype is not self._result[1] or not grad.data.flags.c_contiguous:
-            return self._through_nodes(node, grad)
-        if self._backward is None:
-            return self._first_gradients(node, grad)
+        run, scratch, kinds, given = self._backward
         empty, device = self.device.empty, self.device
-        arrays = [empty(*kind) for kind in self._answers]
-        self._backward(*_kept(node), grad.data, self._memory(self._scratch), *arrays)
+        arrays = [empty(*kind) for kind in kinds]
+        run(*whole.pieces(), grad.data, self._memory(scratch), *arrays)
         arrays = iter(arrays)
-        return tuple([Tensor(next(arrays), device) if given else None for given in self._given])
+        return tuple([Tensor(next(arrays), device) if there else None for there in given])
 
-    def _through_nodes(self, node, grad):
-        """The same by way of the nodes."""
-        stand_ins = []  # no hook of the tensors themselves may run here, and again behind the pass
-        for tensor, need in zip(self.outside(node), self._needs, strict=True):
-            stand_in = tensor
-            if need:
-                stand_in = Tensor(np.empty(*self._input) if tensor.data is None else tensor.data, self.device)
-                stand_in.version, stand_in.requires_grad = tensor.version, True
-            stand_ins.append(stand_in)
-        end = Tensor(grad.data, self.device)  # only its shape counts
-        end.requires_grad, end.fn = True, self.nodes(node, stand_ins)
-        wanted = [tensor for tensor, need in zip(stand_ins, self._needs, strict=True) if need]
-        found = iter(autograd.grad(end, wanted, grad, allow_unused=True, _stop=True))
-        return tuple([next(found) if need else None for need in self._needs])
+    def may_repeat(self, grad):
+        """Whether there is a backward pass for a gradient of the result."""
+        return self._backward is not None and grad.data.dtype is self._result[1] and grad.data.flags.c_contiguous
 
-    def _first_gradients(self, node, grad):
+    def first_gradients(self, whole, grad):
         """The same by way of the nodes, and the launches are noted."""
         with one_recording:
-            if _traced():
-                return self._through_nodes(node, grad)
+            if _traced() or self.useless:
+                return whole.through_nodes(grad)
             with Recorder(self.device, Guards({})) as recorder:
-                answers = self._through_nodes(node, grad)
-            self._attempts += 1
-            learned = self._learn_backward(node, grad, answers, recorder)
-            self.useless = not learned and self._attempts == ATTEMPTS
+                answers = whole.through_nodes(grad)
+            if self._backward is None:  # or another thread was first
+                self._attempts += 1
+                self._backward = self._learn_backward(whole, grad, answers, recorder)
+                self.useless = self._backward is None and self._attempts == ATTEMPTS
         return answers
 
-    def _learn_backward(self, node, grad, answers, recorder):
-        """Whether a later backward pass can be made of the launches of one that was recorded."""
+    def _learn_backward(self, whole, grad, answers, recorder):
+        """What `gradients` needs, if a later backward pass can be made of the launches of one that was recorded."""
         arrays = [answer.data for answer in answers if answer is not None]
         buffers = [recorder.buffer(array) for array in arrays]
         if not _is_plain(recorder) or not all([_is_whole(recorder, buffer) for buffer in buffers]):
-            return False
+            return None
         answered = {buffer.number: (ANSWERS + position, 0) for position, buffer in enumerate(buffers)}
         places, scratch = _places(recorder, answered, SCRATCH, [])
-        pieces = [*_kept(node), grad.data, self._memory(scratch), *[np.empty_like(array) for array in arrays]]
+        pieces = [*whole.pieces(), grad.data, self._memory(scratch), *[np.empty_like(array) for array in arrays]]
         pieces = [np.empty(0, BYTES) if piece is None else piece for piece in pieces]
         if len(answered) < len(arrays) or not _apart(pieces, self.guards.tensors(), self.device):
-            return False
-        self._scratch, self._answers = scratch, [(array.shape, array.dtype) for array in arrays]
-        self._given = [answer is not None for answer in answers]
-        self._backward = _relocatable(recorder, places, pieces)
-        return self._backward is not None
+            return None
+        run = _relocatable(recorder, places, pieces)
+        kinds = [(array.shape, array.dtype) for array in arrays]
+        return run and (run, scratch, kinds, [answer is not None for answer in answers])
+
+
+class Whole:
+    """One pass: what its node stands for.
+
+    A walk back takes it for the node, so it has what a walk asks a node for.
+
+    Attributes
+    ----------
+    taken : Pass
+    parents : tuple of Function or Tensor
+    memory : array
+        What the pass has allocated.
+    x : Tensor or None
+        The input, if a node has saved it.
+    output : tuple or None
+        What a node has noted as `saved_output` that has saved the result.
+    watched : sequence of Tensor
+        Those of which a node wants to know whether they have been changed in place.
+    versions : list of int
+        Their numbers after the pass.
+    answers_are_new : bool
+        As of a Function, of what `backward` answered last.
+    """
+
+    __slots__ = ("taken", "parents", "memory", "x", "output", "watched", "versions", "answers_are_new")
+
+    @property
+    def name(self):
+        """The last op's."""
+        return self.taken.pattern.last.name
+
+    def is_stale(self):
+        """Whether the nodes would do something else than the pass: fail, for something was changed in place, or use
+        another array of a parameter; or whether somebody listens to every launch."""
+        taken, output = self.taken, self.output
+        return (taken.device.kernels is not taken.kernels or modes.recorder.get() is not None
+                or [t.version[0] for t in self.watched] != self.versions
+                or output is not None and output[1][0] != output[2] or not taken.guards.arrays_hold())
+
+    def check_versions(self):
+        """Nothing: `backward` looks at them."""
+
+    def backward(self, grad):
+        """The gradients of the parents."""
+        taken, stale = self.taken, self.is_stale()
+        self.answers_are_new = not stale and taken.may_repeat(grad)
+        if self.answers_are_new:
+            return taken.gradients(self, grad)
+        return self.through_nodes(grad) if stale else taken.first_gradients(self, grad)
+
+    def pieces(self):
+        """The pieces of memory of the forward pass, None for what nothing refers to later."""
+        return None if self.x is None else self.x.data, self.memory, self.output and self.output[0]
+
+    def outside(self):
+        """Where the graph begins: the input, or a tensor with the same node, and the parameters."""
+        begin = self.parents[INPUT] if self.x is None else self.x
+        if not isinstance(begin, Tensor):
+            begin = Tensor(None, self.taken.device)  # only its node is asked for
+            begin.fn = self.parents[INPUT]
+        return [begin, *self.taken.parameters]
+
+    def nodes(self, outside):
+        """The nodes; returns the last one."""
+        device, pieces = self.taken.device, self.pieces()
+        starts = 0, _start(device, self.memory), 0
+
+        def array(place):
+            return device.view(pieces[place.piece], starts[place.piece] + place.offset, place.shape, place.dtype)
+
+        versions = [(t.version, number) for t, number in zip(self.watched, self.versions, strict=True)]
+        return self.taken.pattern.nodes(device, Memory(array, outside, versions, self.output))
+
+    def through_nodes(self, grad):
+        """What `backward` answers, by way of the nodes."""
+        device, needs = self.taken.device, self.taken.needs
+        stand_ins = []  # no hook of the tensors themselves may run here, and again behind the pass
+        for tensor, need in zip(self.outside(), needs, strict=True):
+            stand_in = tensor
+            if need:
+                stand_in = Tensor(self.taken.like_input() if tensor.data is None else tensor.data, device)
+                stand_in.version, stand_in.requires_grad = tensor.version, True
+            stand_ins.append(stand_in)
+        end = Tensor(grad.data, device)  # only its shape counts
+        end.requires_grad, end.fn = True, self.nodes(stand_ins)
+        wanted = [tensor for tensor, need in zip(stand_ins, needs, strict=True) if need]
+        found = iter(autograd.grad(end, wanted, grad, allow_unused=True, _stop=True))
+        return tuple([next(found) if need else None for need in needs])
 
 
 class RepeatedPass(Function):
     """the ops of a pass that was repeated, in one launch"""
 
-    answers_are_new = True
-    folded = True
-
     def backward(self, grad):
-        return self.taken.gradients(self, grad)
-
-    def is_stale(self):
-        """Whether its nodes would do something else: fail, for something was changed in place, or use another array of
-        a parameter; or whether somebody listens to every launch."""
-        taken, output = self.taken, self.saved_output
-        return (taken.device.kernels is not taken.kernels or modes.recorder.get() is not None
-                or self.saved_version != _version(self.inputs) or output is not None and output[1][0] != output[2]
-                or not taken.guards.arrays_hold())
+        return self.folded.backward(grad)
 
     def unfold(self):
         """Become the last of the nodes that this one stands for, those before it behind."""
-        last = self.taken.nodes(self, self.taken.outside(self))
-        vars(self).clear()
-        self.__class__ = type(last)
-        for name in ("inputs", "parents", "needs_input_grad", "saved_version", "saved_output"):
-            setattr(self, name, getattr(last, name))
-        vars(self).update(vars(last))
+        with _unfolding:
+            whole = self.folded
+            if whole is None:  # another thread was first
+                return
+            last = whole.nodes(whole.outside())
+            for name in ("inputs", "parents", "needs_input_grad", "saved_version", "saved_output"):
+                setattr(self, name, getattr(last, name))
+            vars(self).update(vars(last))
+            self.__class__ = type(last)
+            vars(self).pop("folded", None)  # at the end: who finds it uses nothing else
 
     def free(self):
-        self.__class__ = self.taken.pattern.last  # whose name an error will say
-        self.free()
+        with _unfolding:
+            if self.folded is not None:
+                self.__class__ = self.folded.taken.pattern.last  # whose name an error will say
+            Function.free(self)
+
+    def __reduce_ex__(self, protocol):
+        self.unfold()
+        return self.__reduce_ex__(protocol)
 
 
-def _kept(node):
-    """The pieces of memory of a forward pass, None for what nothing refers to later."""
-    return None if node.x is None else node.x.data, node.memory, node.saved_output and node.saved_output[0]
+RepeatedPass.name = property(lambda self: self.folded.name)  # type: ignore[assignment] # that of the last op
+_unfolding = threading.RLock()
 
 
 def _traced():

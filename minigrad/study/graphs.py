@@ -236,7 +236,7 @@ def _made_by(tensor):
 
 def _without_pick(node):
     """The Function behind a `Pick`; a node that stands for several becomes the last of them."""
-    if isinstance(node, Function) and node.folded:
+    if isinstance(node, Function) and node.folded is not None:
         node.unfold()
     return node.parents[0] if type(node) is Pick and node.parents else node
 

@@ -280,7 +280,7 @@ def source(op):
     if isinstance(op, Tensor):
         if op.fn is None:
             raise ValueError("source: no recorded op made this tensor: no input of its required grad, or it is a leaf")
-        if op.fn.folded:
+        if op.fn.folded is not None:
             op.fn.unfold()
         fn = op.fn.parents[0] if type(op.fn) is Pick else op.fn
         return _of_class(type(fn))
