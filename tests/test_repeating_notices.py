@@ -322,3 +322,15 @@ def test_a_gradient_of_another_dtype():
             found.append(str(gradients(model)))
         results.append(found)
     assert results[0] == results[1]
+
+
+def test_a_gradient_that_is_handed_through():
+    """That of a bias behind a single row is the result's: it may be added to only as a copy."""
+    results = []
+    for model, xs in pair([(4,), lambda: [nn.Tanh(), nn.Linear(4, 4)]]):
+        y = model(xs[0])
+        (y * y + y.exp() * y).sum().backward()
+        first = gradients(model)
+        (model(xs[1]) * 2.0).sum().backward()
+        results.append(first + gradients(model))
+    same(*results)

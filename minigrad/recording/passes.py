@@ -14,6 +14,7 @@ import numpy as np
 from minigrad import autograd, modes
 from minigrad.device import devices
 from minigrad.function import Function
+from minigrad.ops import clone
 from minigrad.ops.common import product
 from minigrad.recording.capture import one_recording
 from minigrad.recording.guards import Guards
@@ -157,6 +158,8 @@ class Pass:
 
     def gradients(self, whole, grad):
         """dL/dx and the gradients of the parameters, None for those that need none."""
+        if self._backward is None:
+            return self._first_gradients(whole, grad)
         run, scratch, kinds, given = self._backward
         empty, device = self.device.empty, self.device
         arrays = [empty(*kind) for kind in kinds]
@@ -164,14 +167,14 @@ class Pass:
         arrays = iter(arrays)
         return tuple([Tensor(next(arrays), device) if there else None for there in given])
 
-    def may_repeat(self, grad):
-        """Whether there is a backward pass for a gradient of the result."""
-        return self._backward is not None and grad.data.dtype is self._result[1] and grad.data.flags.c_contiguous
+    def takes(self, grad):
+        """Whether a gradient of the result is of the kind that `gradients` takes."""
+        return grad.data.dtype is self._result[1] and grad.data.flags.c_contiguous
 
-    def first_gradients(self, whole, grad):
+    def _first_gradients(self, whole, grad):
         """The same by way of the nodes, and the launches are noted."""
         with one_recording:
-            if _traced() or self.useless:
+            if _traced():
                 return whole.through_nodes(grad)
             with Recorder(self.device, Guards({})) as recorder:
                 answers = whole.through_nodes(grad)
@@ -217,11 +220,10 @@ class Whole:
         Those of which a node wants to know whether they have been changed in place.
     versions : list of int
         Their numbers after the pass.
-    answers_are_new : bool
-        As of a Function, of what `backward` answered last.
     """
 
-    __slots__ = ("taken", "parents", "memory", "x", "output", "watched", "versions", "answers_are_new")
+    __slots__ = ("taken", "parents", "memory", "x", "output", "watched", "versions")
+    answers_are_new = True
 
     @property
     def name(self):
@@ -241,11 +243,10 @@ class Whole:
 
     def backward(self, grad):
         """The gradients of the parents."""
-        taken, stale = self.taken, self.is_stale()
-        self.answers_are_new = not stale and taken.may_repeat(grad)
-        if self.answers_are_new:
-            return taken.gradients(self, grad)
-        return self.through_nodes(grad) if stale else taken.first_gradients(self, grad)
+        taken = self.taken
+        if self.is_stale() or taken.useless or not taken.takes(grad):
+            return self.through_nodes(grad)
+        return taken.gradients(self, grad)
 
     def pieces(self):
         """The pieces of memory of the forward pass, None for what nothing refers to later."""
@@ -283,7 +284,8 @@ class Whole:
         end = Tensor(grad.data, device)  # only its shape counts
         end.requires_grad, end.fn = True, self.nodes(stand_ins)
         wanted = [tensor for tensor, need in zip(stand_ins, needs, strict=True) if need]
-        found = iter(autograd.grad(end, wanted, grad, allow_unused=True, _stop=True))
+        found, memory = autograd.grad(end, wanted, grad, allow_unused=True, _stop=True), device.owner_of(grad.data)[0]
+        found = iter([clone(x) if x is not None and device.owner_of(x.data)[0] is memory else x for x in found])
         return tuple([next(found) if need else None for need in needs])
 
 
