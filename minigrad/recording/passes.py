@@ -14,7 +14,6 @@ import numpy as np
 from minigrad import autograd, modes
 from minigrad.device import devices
 from minigrad.function import Function
-from minigrad.ops import clone
 from minigrad.ops.common import product
 from minigrad.recording.capture import one_recording
 from minigrad.recording.guards import Guards
@@ -204,7 +203,8 @@ class Pass:
 class Whole:
     """One pass: what its node stands for.
 
-    A walk back takes it for the node, so it has what a walk asks a node for.
+    A walk back takes it for the node, so it has what a walk asks a node for. (None of the layers hands its gradient
+    through: else the pass would not be repeated.)
 
     Attributes
     ----------
@@ -284,8 +284,7 @@ class Whole:
         end = Tensor(grad.data, device)  # only its shape counts
         end.requires_grad, end.fn = True, self.nodes(stand_ins)
         wanted = [tensor for tensor, need in zip(stand_ins, needs, strict=True) if need]
-        found, memory = autograd.grad(end, wanted, grad, allow_unused=True, _stop=True), device.owner_of(grad.data)[0]
-        found = iter([clone(x) if x is not None and device.owner_of(x.data)[0] is memory else x for x in found])
+        found = iter(autograd.grad(end, wanted, grad, allow_unused=True, _stop=True))
         return tuple([next(found) if need else None for need in needs])
 
 
