@@ -334,3 +334,17 @@ def test_a_gradient_that_is_handed_through():
         (model(xs[1]) * 2.0).sum().backward()
         results.append(first + gradients(model))
     same(*results)
+
+
+@pytest.mark.parametrize("name", ["hook", "own forward"])
+def test_python_of_a_child_is_run_every_time(name):
+    model, xs = make()
+    warm(model.eval(), xs)  # without fused runs
+    calls = []
+    if name == "hook":
+        model[2].register_forward_hook(lambda module, args, y: calls.append(1))
+    else:
+        model[2].forward = lambda x: calls.append(1) or x.sigmoid()
+    for x in xs * 2:
+        model(x)
+    assert len(calls) == 20
