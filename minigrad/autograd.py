@@ -28,13 +28,14 @@ def _count_uses(roots, stop, unfold):
         node = stack.pop()
         if isinstance(node, Tensor) or node in stop:
             continue
+        parents = node.parents
         whole = node.folded
-        if whole is not None and (unfold or whole.is_stale()):
-            node.unfold()
-            whole = None
         if whole is not None:
-            folded[node] = whole
-        parents = node.parents if whole is None else whole.parents
+            if unfold or whole.is_stale():
+                node.unfold()
+                parents = node.parents
+            else:
+                folded[node], parents = whole, whole.parents
         if parents is None:
             raise RuntimeError(
                 f"backward: the graph behind {node.name} was freed by an earlier backward; "
@@ -114,7 +115,7 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
                 continue
             if node in stop:
                 continue
-            whole = folded.get(node, node)
+            whole = folded.get(node, node) if folded else node
             parents, passed = whole.parents, targets is None or node in wanted
             answers = _answers(whole, grad) if passed and grad is not None else None
             if watchers:  # now: what was answered may be added to in place below

@@ -53,7 +53,8 @@ REASONS = (
      "a recording of A takes 2.5 MiB for the native code of its 47 launches, and memory for its buffers that stays "
      "its own"),
     (r"^peak memory of a training step A",
-     "3.9 to 4.0 MiB in three runs, PyTorch 3.5 to 3.8; parameters, gradients, momentum and batch are 1.3 of it"),
+     "PyTorch takes 3.5 to 3.8 MiB; parameters, gradients, momentum and batch are 1.3 of what minigrad takes, native "
+     "code and memory of repeated passes 2 (docs/decisions.md, 106)"),
     (r"^(one mul|chain|fan-out)",
      "recording and walking the graph is Python here, so that it can be read, and C++ there: of a mul's 2.4 us its "
      "launch takes 0.14, and its gradient is two more"),
