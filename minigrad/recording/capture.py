@@ -38,7 +38,8 @@ def capture(function=None, *, most_recordings=MOST_RECORDINGS):
     same shapes copies them in and repeats the launches; parameters, running statistics, optimizer state, ``.grad`` and
     random numbers come out bit for bit as without capture, with learning-rate schedules stepped inside or outside.
     Other shapes, another mode (``eval``, ``no_grad``), frozen parameters, changed settings or another value of an
-    argument that is no tensor are recorded anew.
+    argument that is no tensor are recorded anew. (A setting is noticed when it is set as an attribute of its module,
+    not if it is written into the module's ``__dict__``.)
 
     What a replay does not repeat is Python of your own: a counter in the step, a branch on a Python variable keep what
     they did while the step was recorded, and so does a variable that means another tensor by now (rewrite the tensor
