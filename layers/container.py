@@ -85,7 +85,7 @@ def _renumbered(items):
 class Sequential(_Ordered):
     """Modules applied one after the other.
 
-    On the CPU a Sequential of layers of this package that has been called 32 times with inputs of one shape records
+    On the CPU a Sequential of layers of this package that has often been called with inputs of one shape records
     its kernel launches and from then on makes them by one native function, those of its gradient by another: the same
     results without the Python between the kernels. What was recorded holds while settings, parameters' arrays, hooks
     and mode are what they were. With a module of your own among the children each of them is called as ever.

@@ -1,4 +1,7 @@
-"""What holds in the current context (thread or task): whether ops are recorded, who watches, what is decomposed."""
+"""What holds in the current context (thread or task): whether ops are recorded, who watches, what is decomposed.
+
+And, for all of them, whether a module has changed.
+"""
 
 from contextlib import ContextDecorator, nullcontext
 from contextvars import ContextVar

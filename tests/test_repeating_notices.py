@@ -28,10 +28,6 @@ def in_place(tensor):
         tensor.mul_(2.0)
 
 
-def evaluate(model):
-    model.eval()
-
-
 # (net, what happens between forward and backward)
 BETWEEN = {
     "first weight": (CNN, lambda m, x, y: in_place(m[0].weight)),
@@ -324,8 +320,8 @@ def test_a_gradient_of_another_dtype():
     assert results[0] == results[1]
 
 
-def test_a_gradient_that_is_handed_through():
-    """That of a bias behind a single row is the result's: it may be added to only as a copy."""
+def test_a_row_without_a_batch():
+    """Gradients from several uses of the result are added up, and those of a second pass to them."""
     results = []
     for model, xs in pair([(4,), lambda: [nn.Tanh(), nn.Linear(4, 4)]]):
         y = model(xs[0])

@@ -53,8 +53,8 @@ REASONS = (
      "a recording of A takes 2.5 MiB for the native code of its 47 launches, and memory for its buffers that stays "
      "its own"),
     (r"^peak memory of a training step A",
-     "PyTorch takes 3.5 to 3.8 MiB; parameters, gradients, momentum and batch are 1.3 of what minigrad takes, native "
-     "code and memory of repeated passes 2 (docs/decisions.md, 106)"),
+     "PyTorch takes 3.5 to 3.8 MiB; parameters, gradients, momentum and batch are 1.3 of what minigrad takes, the "
+     "native code and the memory of repeated passes come on top (docs/decisions.md, 106)"),
     (r"^(one mul|chain|fan-out)",
      "recording and walking the graph is Python here, so that it can be read, and C++ there: of a mul's 2.4 us its "
      "launch takes 0.14, and its gradient is two more"),
@@ -64,15 +64,14 @@ OBSTACLES = (
     (r"^inference A\b",
      "Inference of A: its products are 12 MFLOP, 118 to 138 µs on two Zen 3 cores (160 on one), normalization and "
      "activation some 30, and the rest of its 240 to 330 µs was Python, 103 µs with kernels that do nothing, until a "
-     "Sequential repeated its passes (docs/decisions.md, 106): that takes 0.60 of the time"),
+     "Sequential repeated its passes (docs/decisions.md, 106)"),
     (r"^training step A\b",
      "A: the products of a training step are 26 MFLOP. Its kernels take 252 µs on two Zen 4 cores (products 167, SGD "
      "33, batch normalization 38; 357 on one, products 271), 505 on one Zen 3 core, 416 to 524 on two. The second "
      "core saves less than it could, since what one core has written is slow to reach the other: 10,000 float32 take "
      "17 µs to be touched once, 2 on the core that wrote them (Zen 4). Recording and the walk were 120 µs of Python on "
      "top there, 255 to 445 on Zen 3, until a Sequential repeated its passes (docs/decisions.md, 106); what is left "
-     "beside the two passes is some 130 µs on Zen 3: loss, walk, optimizer, 14 gradients. `minigrad.capture` leaves "
-     "that out too. Five times PyTorch's speed would be 170 µs on Zen 4: the products alone. A third of NumPy's time "
+     "beside the two passes (loss, walk, optimizer, 14 gradients) is in what a captured step takes less. Five times PyTorch's speed would be 170 µs on Zen 4: the products alone. A third of NumPy's time "
      "is less than what the kernels take, and half of JAX's leaves nothing for Python"),
     (r"^training step B against",
      "B (two Zen 4 cores): its kernels take 3.0 to 3.1 ms: convolutions 1.8 (the gradients by the weights 0.73), "

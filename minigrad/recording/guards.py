@@ -44,7 +44,7 @@ class Guards:
         self._hookable = list({**self._tensors, **self._leaves})
         self._hooks, self._leaf_hooks = _hooks(self._modules, "_forward_hooks"), _hooks(self._hookable, "hooks")
         self._dicts = [module.__dict__ for module in self._modules]
-        self._members, self._seen = self._identities(), None
+        self._members, self._seen = self._identities(), (None, False)
         self._alive = [list(members.values()) for members in self._dicts]  # so that no identity is given away again
 
     def _identities(self):
@@ -101,10 +101,10 @@ class Guards:
     def modules_hold(self):
         """Whether the modules are as they were, and their tensors."""
         now = modes.modules_changed[0]
-        if self._seen is not now:  # then every member is looked at, which takes 4 us of a small net
-            if not self._same_modules():
-                return False
-            self._seen = now
+        if self._seen[0] is not now:  # then every member is looked at, which takes 4 us of a small net
+            self._seen = now, self._same_modules()
+        if not self._seen[1]:
+            return False
         for tensor, (array, requires_grad) in self._tensors.items():
             if tensor.data is not array or tensor.requires_grad is not requires_grad:
                 return False

@@ -161,7 +161,7 @@ def state_kept(model, fuse=None):
             for name in [name for name in module.__dict__ if name not in attributes]:
                 del module.__dict__[name]
             module.__dict__.update(attributes)
-        modes.modules_changed[0] = object()  # which those dicts don't tell
+        modes.modules_changed[0] = object()  # what is written past __setattr__ is not told
         for buffer, values in buffers:
             if not np.array_equal(buffer.numpy(), values, equal_nan=True):
                 with no_grad():
