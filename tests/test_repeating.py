@@ -15,6 +15,7 @@ import minigrad as mg
 from minigrad import layers as nn
 from minigrad import optim, study
 from minigrad.layers import repeating
+from minigrad.recording import passes
 from minigrad.study.page_recording import state_kept
 from minigrad.testing import gradcheck, gradgradcheck
 
@@ -259,6 +260,37 @@ def test_what_is_not_repeated():
         assert known(model) == 0 and len(calls) in (0, 20)
 
 
+def test_a_pass_that_allocates_too_much(monkeypatch):
+    monkeypatch.setattr(passes, "LARGEST", 100)
+    model, xs = make()
+    assert not repeated(warm(model, xs)(xs[0])) and known(model) == 0
+
+
+def test_kernels_that_somebody_stands_in_for(monkeypatch):
+    """Their calls are his to see, every time."""
+    class StandIn:
+        def __getattr__(self, name, kernels=mg.cpu.kernels):
+            calls.append(name)
+            kernel = getattr(kernels, name)
+            return kernel if name.endswith("_workspace") else lambda *arguments: kernel(*arguments)
+
+    model, xs = make([(3, 4), lambda: [nn.Linear(4, 4), nn.Tanh()]])
+    calls = []
+    monkeypatch.setattr(mg.cpu, "kernels", StandIn())
+    for x in xs:
+        model(x)
+    assert calls.count("tanh") == len(xs) and known(model) == 0
+
+
+def test_what_can_not_be_repeated_is_not_looked_at_in_every_call(monkeypatch):
+    looked, look = [], repeating._may_be_repeated
+    monkeypatch.setattr(repeating, "_may_be_repeated", lambda module: looked.append(1) or look(module))
+    model = nn.Sequential(nn.Embedding(3, 2))
+    for _ in range(16 * OFTEN):
+        model(mg.tensor([0, 1]))
+    assert len(looked) == 4  # after 3, 6, 12 and 24 more calls
+
+
 def test_a_subclass_with_a_forward_of_its_own():
     class Residual(nn.Sequential):
         def forward(self, x):
@@ -334,7 +366,7 @@ def test_threads_of_python():
     model.eval(), other.eval()
     xs = [x.requires_grad_() for x in xs]
 
-    def passes(model):
+    def results(model):
         found = []
         for x in xs:
             y = model(x)
@@ -346,11 +378,11 @@ def test_threads_of_python():
                 found += bits([model(x)])
         return found
 
-    wanted, wrong = passes(other), []
+    wanted, wrong = results(other), []
 
     def work():
         for _ in range(6):
-            wrong.extend([1 for a, b in zip(passes(model), wanted, strict=True) if not np.array_equal(a, b)])
+            wrong.extend([1 for a, b in zip(results(model), wanted, strict=True) if not np.array_equal(a, b)])
 
     at_once([work] * 4)
     assert not wrong and known(model) >= 2 and repeated(model(xs[0]))

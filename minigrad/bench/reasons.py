@@ -71,7 +71,8 @@ OBSTACLES = (
      "core saves less than it could, since what one core has written is slow to reach the other: 10,000 float32 take "
      "17 µs to be touched once, 2 on the core that wrote them (Zen 4). Recording and the walk were 120 µs of Python on "
      "top there, 255 to 445 on Zen 3, until a Sequential repeated its passes (docs/decisions.md, 106); what is left "
-     "beside the two passes (loss, walk, optimizer, 14 gradients) is in what a captured step takes less. Five times PyTorch's speed would be 170 µs on Zen 4: the products alone. A third of NumPy's time "
+     "beside the two passes (loss, walk, optimizer, 14 gradients) is in what a captured step takes less. Five "
+     "times PyTorch's speed would be 170 µs on Zen 4: the products alone. A third of NumPy's time "
      "is less than what the kernels take, and half of JAX's leaves nothing for Python"),
     (r"^training step B against",
      "B (two Zen 4 cores): its kernels take 3.0 to 3.1 ms: convolutions 1.8 (the gradients by the weights 0.73), "
