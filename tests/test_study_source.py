@@ -107,6 +107,8 @@ def test_wrong_names():
         source("softmx")
     with pytest.raises(ValueError, match="source: no op is called 'qqqqq'$"):
         source("qqqqq")
+    with pytest.raises(ValueError, match="source: no op is called 'repeated_pass'"):  # it stands for several
+        source("repeated_pass")
     with pytest.raises(TypeError, match="source: expected an op's name, .* got int"):
         source(3)
     with pytest.raises(ValueError, match="source: no recorded op made this tensor"):

@@ -12,6 +12,7 @@ from minigrad.device import get_device
 from minigrad.extension import registered
 from minigrad.function import Function, Pick
 from minigrad.kernels import reference
+from minigrad.recording.passes import RepeatedPass
 from minigrad.study.kernel_names import KERNELS, functions_of, gradients_of, kernels_of
 from minigrad.study.texts import definition, made_of, whole
 from minigrad.tensor import Tensor
@@ -245,7 +246,7 @@ def _functions():
     while waiting:
         for cls in waiting.pop().__subclasses__():
             waiting.append(cls)
-            if cls is not Pick:
+            if cls not in (Pick, RepeatedPass):  # they stand for parts of ops, and for several
                 found.setdefault(cls.name, []).append(cls)
     return {name: sorted(group, key=lambda c: (not c.__module__.startswith("minigrad"), len(c.__mro__)))
             for name, group in sorted(found.items())}
