@@ -37,7 +37,7 @@ def tensor(data, dtype=None, device=None, requires_grad=False):
     """
     typed = isinstance(data, (np.ndarray, np.generic, Tensor))
     try:
-        array = np.array(data.numpy() if isinstance(data, Tensor) else data)
+        array = np.asarray(data.numpy() if isinstance(data, Tensor) else data)
     except ValueError:
         raise ValueError("tensor: expected rows of one length, got a ragged nested sequence") from None
     if dtype is None:
@@ -47,8 +47,7 @@ def tensor(data, dtype=None, device=None, requires_grad=False):
     elif array.dtype.kind not in "biuf":
         raise TypeError(f"tensor: expected numbers or booleans, got an array of type {array.dtype}")
     device = get_device(device)
-    return _finish(device.from_numpy(np.ascontiguousarray(array, as_dtype(dtype)).reshape(array.shape)), device,
-                   requires_grad)
+    return _finish(device.copy_of(array, as_dtype(dtype)), device, requires_grad)
 
 
 def from_numpy(array, device=None):

@@ -24,6 +24,8 @@ class Device:
     kernels : module
         ``minigrad.kernels.cpu`` or ``minigrad.kernels.cuda``, imported at the first use, since that brings in Numba;
         in it also what `minigrad.register_kernel` was given.
+    empty : callable
+        ``empty(shape, dtype)``: an uninitialised C-contiguous array. On the CPU found at the first use too.
     """
 
     compiler = "compile"  # the module of the kernels that compiles them
@@ -33,6 +35,10 @@ class Device:
 
     def __getattr__(self, attribute):
         # Reached only while the attribute is missing, so the seam costs a plain attribute look-up later.
+        if attribute in ("empty", "new"):
+            found = importlib.import_module(f"minigrad.kernels.{self.name}.memory").allocator()
+            setattr(self, attribute, found)
+            return found
         if attribute == "kernels":
             kernels = importlib.import_module(f"minigrad.kernels.{self.name}")
             with extension.lock:
@@ -63,9 +69,6 @@ class Device:
     def __reduce__(self):
         return get_device, (self.name,)
 
-    empty = staticmethod(np.empty)
-    """``empty(shape, dtype)``: an uninitialised C-contiguous array."""
-
     def full(self, shape, value, dtype):
         """A new array with every element set to `value`."""
         out = self.empty(shape, dtype)
@@ -76,12 +79,19 @@ class Device:
         """The scratch array that ``kernels.<kernel>`` asks for, given its inputs and numbers."""
         return self.empty(getattr(self.kernels, kernel + "_workspace")(*arguments), dtype)
 
-    @staticmethod
-    def from_numpy(array):
+    def from_numpy(self, array):
         """The device's array with the values of a NumPy array; the same memory where that is possible."""
         if array.flags.c_contiguous and array.flags.writeable and array.flags.aligned:
             return array
-        return np.array(array, order="C")
+        return self.copy_of(array, array.dtype)
+
+    def copy_of(self, array, dtype):
+        """A new array of the device with the values of a NumPy array, converted to another type of elements."""
+        if array.nbytes < SMALL:  # Numba, which `new` brings in, can wait until something is computed
+            return np.array(array, dtype, order="C")
+        out = self.new(array.shape, dtype)  # not of the memory that a step, if one is recorded, has every time
+        np.copyto(out, array, casting="unsafe")
+        return out
 
     @staticmethod
     def to_numpy(array):
@@ -192,6 +202,10 @@ class CudaDevice(Device):
             return out
         return self._arrays.from_host(array)
 
+    def copy_of(self, array, dtype):
+        """A new array of the device with the values of a NumPy array, converted to another type of elements."""
+        return self.from_numpy(np.asarray(array, dtype, order="C"))
+
     def to_numpy(self, array):
         """A copy of the values as a NumPy array, once all that was launched is done."""
         for what, kept in list(self._ranges.items()):
@@ -260,6 +274,7 @@ def _check_range(bounds, error, op, count):
 
 NOTHING = 0, -1  # the range of no integers
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+SMALL = 4096  # bytes of an array that need not be aligned
 
 cpu = Device("cpu")
 

@@ -1,14 +1,18 @@
-"""Memory that a step frees serves the next one."""
+"""Memory: what a step frees serves the next one, and arrays begin at lines of the cache."""
 
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy._core.multiarray import get_handler_name
 
 import minigrad as mg
-from minigrad.kernels.cpu.memory import keep_freed_memory
+from minigrad.kernels.cpu import memory
+from minigrad.kernels.cpu.memory import LEAST, keep_freed_memory
 
 COUNT = """
 import resource
@@ -41,3 +45,63 @@ def test_steps_cause_no_page_faults():
 def test_the_environment_decides(monkeypatch):
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000000")
     assert keep_freed_memory() is False
+
+
+needs_alignment = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="NumPy's allocator is as it is")
+BIG = LEAST // 4  # elements of float32
+
+
+def starts(*tensors):
+    return [t.numpy().ctypes.data % 64 for t in tensors]
+
+
+@needs_alignment
+def test_arrays_begin_at_a_line_of_the_cache():
+    """Of odd sizes too, whatever lies between them; each owns its memory."""
+    made = []
+    for size in (BIG, BIG + 1, 3 * BIG + 5, 7 * BIG + 3):
+        made += [mg.zeros(size), np.empty(24 + size, np.float32)]  # as likely as not at another multiple of 16
+    x = made[2] + 1.0
+    copies = [mg.tensor(np.zeros(2 * BIG, np.float32)[1:]), mg.from_numpy(np.zeros((BIG, 2), np.float32).T)]
+    assert starts(*made[::2], x, x.exp(), *copies) == [0] * 8
+    assert all(t.numpy().base is None for t in (*made[::2], x, *copies))
+
+
+@needs_alignment
+def test_the_allocator_of_others_is_left_alone():
+    x = mg.zeros(BIG).numpy()
+    assert [get_handler_name(a) for a in (x, np.empty(BIG, np.float32), x.copy())] == [
+        "minigrad", "default_allocator", "default_allocator"]
+
+
+@needs_alignment
+def test_arrays_are_resized_and_outlive_the_interpreter():
+    """NumPy resizes and frees them by its own functions, those that are still alive at the end too."""
+    code = (
+        "import sys, minigrad as mg\n"
+        f"kept = [mg.zeros(n) for n in (10, {BIG}, {3 * BIG}, {100 * BIG})]\n"
+        "array = kept[1].numpy().copy(); array = mg.zeros(array.size).numpy()\n"
+        f"array.resize({5 * BIG}, refcheck=False); array[-1] = 1.0; array.resize(3, refcheck=False)\n"
+        "sys.modules['kept'] = kept; print(float(array.sum()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300,
+                          cwd=Path(mg.__file__).parent.parent)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["0.0"], "")
+
+
+@needs_alignment
+def test_threads_allocate_at_the_same_time():
+    def work(size):
+        return all(starts(*[mg.zeros(size + i) for i in range(20)]) == [0] * 20 for _ in range(50))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(BIG, BIG + 8)))
+
+
+def test_numpy_allocates_where_its_allocator_cannot_be_replaced(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    memory._context.cache_clear()
+    try:
+        assert memory.allocator() is np.empty
+    finally:
+        memory._context.cache_clear()

@@ -79,6 +79,14 @@ class Emitter:
         store = self.builder.store(value, self.builder.bitcast(pointer, self.vector.as_pointer()))
         store.align = self.itemsize
 
+    def prefetch(self, pointer, writing=False, level=1):
+        """Ask for the line of a pointer, to be read or written, in the first or second cache; it may lie anywhere."""
+        small = ir.IntType(32)
+        pointer = self.builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        function = self.builder.module.declare_intrinsic(
+            "llvm.prefetch.p0", fnty=ir.FunctionType(ir.VoidType(), [pointer.type, small, small, small]))
+        self.builder.call(function, [pointer, *[small(number) for number in (int(writing), 4 - level, 1)]])
+
     def load_integer(self, pointer):
         """An integer kept in an array of floats: of the float's own width."""
         kind = ir.IntType(8 * self.itemsize)

@@ -17,6 +17,7 @@ from minigrad.kernels.cpu.gemm_tiles import (
     BIAS,
     DOT_COLUMNS,
     DOT_ROWS,
+    FEW_DOT_ROWS,
     NARROW_ROWS,
     SUM,
     TILE_ROWS,
@@ -46,11 +47,15 @@ from minigrad.kernels.cpu.product_plan import (
 )
 from minigrad.kernels.cpu.simd import VECTOR_BYTES, copy_block, copy_vector, keep_scalar, lanes_of, transpose_whole
 
+# Bytes between the rows of b from which on the columns of the next panel are asked for while the first tile of a panel
+# is multiplied: rows on a page each are more than the processor would follow.
+FAR = 2048
 TOGETHER = 4  # panels of b that are packed at a time
 PARALLEL_WORK = 400_000  # multiply-adds: 60 x 100 x 100 takes 16 us on one thread, 9.4 on two that are awake
 LINE_DEPTH = 8  # rows of b that are multiplied in one pass over the row of the output
 LINE_VECTORS = 2  # of a row of the output that stays in registers instead: 1 x 2048 x 10 in 3.3 us, not 8
 LINE_COLUMNS = 2048  # of that row: they stay in the first cache
+DOT_BYTES = 262_144 if DOT_ROWS > DOT_COLUMNS else 0  # of columns that rows go through together
 NOTHING = {4: np.empty(0, np.float32), 8: np.empty(0, np.float64)}  # the bias of a product without one, by itemsize
 THREADS = numba.config.NUMBA_NUM_THREADS  # there are never more
 
@@ -59,8 +64,9 @@ _, _, _, way, packing, area = planning(lambda function: function)  # for Python
 
 _wide_tile = broadcast_tile(TILE_ROWS, TILE_VECTORS)
 _later_tile = broadcast_tile(TILE_ROWS, TILE_VECTORS, late=True)
+_asking_tile = broadcast_tile(TILE_ROWS, TILE_VECTORS, asking=True)
 _narrow_tile = narrow_tile(NARROW_ROWS, 2)
-_dot_tile = dot_tile(DOT_ROWS, DOT_COLUMNS)
+_dot_tile, _few_dots = dot_tile(DOT_ROWS, DOT_COLUMNS), dot_tile(FEW_DOT_ROWS, DOT_COLUMNS)
 _lines, _line = line_update(LINE_DEPTH), line_update(1)  # 1 x 784 x 100: 5.6 us, in columns of tiles 7
 _short_line = line_tile(4, LINE_VECTORS)
 _copy_some = copy_block(0)
@@ -175,6 +181,7 @@ def _multiply_pairs(a, a_at, b, b_at, bias, out, out_at, work, work_at, sizes, s
     x_row, x_depth = (pitch if a_depth == 1 else 1, 1 if a_depth == 1 else TILE_ROWS) if packed_a else (a_row, a_depth)
     x_tile, y_step = TILE_ROWS * (pitch if packed_a else a_row), width if packed_b else b_depth
     height = BLOCK if packed_a or bottom - top > ONE_BLOCK else ONE_BLOCK
+    far = not packed_b and y_step * out.itemsize >= FAR
     for wide in range(left, right, WIDE):
         for start in range(0, max(k, 1), DEPTH):
             depth = min(DEPTH, k - start)
@@ -199,6 +206,9 @@ def _multiply_pairs(a, a_at, b, b_at, bias, out, out_at, work, work_at, sizes, s
                         if start > 0:
                             _later_tile(x, x_from, x_row, x_depth, y, y_at, y_step, lanes, depth,
                                         bias, column, SUM, out, at, n, lanes, m - row)
+                        elif far and tile == block:
+                            _asking_tile(x, x_from, x_row, x_depth, y, y_at, y_step, lanes, depth,
+                                         bias, column, first, out, at, n, lanes, m - row)
                         else:
                             _wide_tile(x, x_from, x_row, x_depth, y, y_at, y_step, lanes, depth,
                                        bias, column, first, out, at, n, lanes, m - row)
@@ -279,15 +289,30 @@ def _grid(sizes, steps, packed, lanes, threads):
 
 @inline
 def _dot_share(task, tasks, a, b, bias, out, sizes):
-    """One share of the tiles of one product of rows by rows: those of neighbouring columns, as `out` is used next."""
+    """One share of the tiles of one product of rows by rows: those of neighbouring columns, as `out` is used next.
+
+    A tile's rows stay in the first cache while the columns of a block, which stay in the second, go past; if a tile has
+    no more rows than columns, its columns stay while the rows do.
+    """
     batch_a, batch_b, m, n, k = sizes
     batch, share = task // tasks, task % tasks
     a_at, b_at, out_at = (batch if batch_a > 1 else 0) * m * k, (batch if batch_b > 1 else 0) * n * k, batch * m * n
     down, across = (m + DOT_ROWS - 1) // DOT_ROWS, (n + DOT_COLUMNS - 1) // DOT_COLUMNS
-    for tile in range(share * down * across // tasks, (share + 1) * down * across // tasks):
-        row, column = tile % down * DOT_ROWS, min(tile // down * DOT_COLUMNS, n - DOT_COLUMNS)
-        _dot_tile(a, a_at + row * k, k, b, b_at + column * k, k, k, bias, column, BIAS if bias.size else ZERO,
-                  out, out_at + row * n + column, n, m - row)
+    begin, end = share * down * across // tasks, (share + 1) * down * across // tasks
+    start = BIAS if bias.size else ZERO
+    block = max(1, DOT_BYTES // max(1, k * DOT_COLUMNS * a.itemsize))
+    for left in range(begin // down, (end + down - 1) // down, block):
+        for i in range(down):  # of tiles down + i, one column of tiles after the other, those from begin to end
+            row = i * DOT_ROWS
+            first, last = max(left, (begin - i + down - 1) // down), min(left + block, (end - i + down - 1) // down)
+            for j in range(first, last):
+                column = min(j * DOT_COLUMNS, n - DOT_COLUMNS)
+                if m - row > FEW_DOT_ROWS:
+                    _dot_tile(a, a_at + row * k, k, b, b_at + column * k, k, k, bias, column, start,
+                              out, out_at + row * n + column, n, m - row)
+                else:
+                    _few_dots(a, a_at + row * k, k, b, b_at + column * k, k, k, bias, column, start,
+                              out, out_at + row * n + column, n, m - row)
 
 
 @inline

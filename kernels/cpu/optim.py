@@ -7,17 +7,32 @@ import numpy as np
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.elementwise import blocks, span
 from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel
+from minigrad.kernels.cpu.simd import claim
 from minigrad.kernels.cpu.vector_math import strict
 
 # A gradient's first half lies in the caches of the core that computed it, and so does the second: each goes on with its
 # own from as few elements as pay for a launch, in blocks that cut an array in half. SGD of 10,000 on two Zen 4 cores in
 # a step of net A: 11 us on the one, 6 on both.
 BLOCK, PARALLEL = 1024, 8192
+LINE = 64  # bytes
+
+
+@inline
+def _span(block, param):
+    """As `span`, of parameters, whose lines are all asked for at once.
+
+    Every core has read them in the passes, so a store has to wait until the others have dropped the line. One after the
+    other they took a step of net B, with a weight of 200,704, 180 us instead of 52 (two Emerald Rapids cores).
+    """
+    start, stop = span(block, param.size, BLOCK)
+    for i in range(start, stop, LINE // param.itemsize):
+        claim(param, i)
+    return start, stop
 
 
 @inline
 def _sgd_plain(block, param, grad, rate, decay, sign):
-    start, stop = span(block, param.size, BLOCK)
+    start, stop = _span(block, param)
     p, d = param[start:stop], grad[start:stop]
     for i in range(p.size):
         p[i] -= rate * (sign * d[i] + decay * p[i])
@@ -25,7 +40,7 @@ def _sgd_plain(block, param, grad, rate, decay, sign):
 
 @inline
 def _sgd_momentum(block, param, grad, buffer, rate, keep, new, decay, sign, nesterov, first):
-    start, stop = span(block, param.size, BLOCK)
+    start, stop = _span(block, param)
     p, d, b = param[start:stop], grad[start:stop], buffer[start:stop]
     for i in range(p.size):
         g = sign * d[i] + decay * p[i]
@@ -58,7 +73,7 @@ def _adam_direction(m, v, root, eps):
 @inline
 def _adam_block(block, param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, numbers):
     size, root, b1, c1, b2, c2, eps, shrink, decay, sign = numbers
-    start, stop = span(block, param.size, BLOCK)
+    start, stop = _span(block, param)
     p, d, m, v = param[start:stop], grad[start:stop], exp_avg[start:stop], exp_avg_sq[start:stop]
     if max_exp_avg_sq.size == 0:
         for i in range(p.size):

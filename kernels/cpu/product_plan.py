@@ -26,10 +26,10 @@ LINES = 2  # rows of the output up to which rows are multiplied one at a time
 HALVES = 2 if VECTOR_BYTES == 64 else 1  # in which a vector is multiplied: Zen 4 takes those of AVX-512 in two
 MULTIPLYING, PACKING = TILE_ROWS * HALVES, 2 * HALVES  # cycles per step of the depth: of a tile, of its operands
 TRANSPOSING = 8 * HALVES
-DOTTING = 6 * HALVES  # cycles per vector of the depth of a dot tile
-FARTHER = 16 if VECTOR_BYTES == 64 else 7  # the same if its rows do not fit into the first cache
+DOTTING = DOT_ROWS * DOT_COLUMNS // 2 * HALVES  # cycles per vector of the depth of a dot tile
+FARTHER = DOTTING * 4 // 3 if DOT_ROWS > DOT_COLUMNS else 7  # the same if its rows do not fit into the first cache
 STARTING = 40  # cycles to begin and end a tile, and a panel
-DOT_STARTING = 20 if VECTOR_BYTES == 64 else 40  # the same of a dot tile
+DOT_STARTING = 40  # the same of a dot tile
 # Cycles per row in which the columns of two threads meet in a line of memory. With half as many some of the products
 # that suffer are still cut across, with three times as many also 256 cubed is cut down, which takes up to 1.03 times as
 # long, with eight times as many 128 cubed.

@@ -17,7 +17,7 @@ from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.emitter import FREE_MASKS, INDEX, PIXELS, ROWS, VECTOR_BYTES, VECTORS, vectorised
 
 __all__ = [
-    "FREE_MASKS", "PIXELS", "ROWS", "VECTORS", "VECTOR_BYTES", "add_constant", "channels_tile", "copy_block",
+    "FREE_MASKS", "PIXELS", "ROWS", "VECTORS", "VECTOR_BYTES", "add_constant", "channels_tile", "claim", "copy_block",
     "copy_even", "copy_vector", "copy_window", "copy_windows", "dot_rows", "filter_tile", "gather_tile",
     "keep_scalar", "lanes_of", "put_integer", "transpose_block", "transpose_whole", "vectors_for",
     "zero_vector",
@@ -50,6 +50,16 @@ def keep_scalar(emit, array):
     A prange body is compiled four times over (numba's wrappers), so that such loops are paid for in seconds.
     """
     emit.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
+
+
+def _claim_twin(array, at):
+    pass
+
+
+@vectorised(_claim_twin)
+def claim(emit, array, at):
+    """Ask for the line of an element, to be written soon."""
+    emit.prefetch(emit.at(array, at), writing=True)
 
 
 def _put_integer_twin(table, at, value):
