@@ -93,6 +93,12 @@ def _phase_size(phase, phases, total, first, last):
 
 
 @merged
+def _apart(c_out, lanes):
+    """Elements from the sums of a pixel to those of the next: side by side, every set of the first cache is used."""
+    return lanes if c_out <= lanes else 2 * lanes
+
+
+@merged
 def _up(count):
     return (count + PIXELS - 1) // PIXELS * PIXELS
 
@@ -137,7 +143,7 @@ def _pack_share(share, shares, weight, work, numbers, target, kernel, weights_at
 
 
 @inline
-def _place_pixels(work, at, wide, count, band, image_size, pitch, step_h, step_w, target, pointwise):
+def _place_pixels(work, at, apart, count, band, image_size, pitch, step_h, step_w, target, pointwise):
     """The tables of where every pixel of a task lies in the copy and in the sums, phase by phase."""
     out_height, out_width, phases_h, phases_w = target[:4]
     for phase in range(phases_h * phases_w):
@@ -156,7 +162,7 @@ def _place_pixels(work, at, wide, count, band, image_size, pitch, step_h, step_w
                 place = image * image_size + i * step_h * pitch + j * step_w
             put_integer(work, at + p, place)
             put_integer(work, at + _up(pixels) + p,
-                        ((image * out_height + i * phases_h + row) * out_width + j * phases_w + column) * wide)
+                        ((image * out_height + i * phases_h + row) * out_width + j * phases_w + column) * apart)
         at += 2 * _up(pixels)
 
 
@@ -172,7 +178,7 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, numbers, source, padding
     lanes = lanes_of(work)
     wide = 2 * lanes
     channels, taps, panels = groups * c_in, c_in * kernel_h * kernel_w, (c_out + wide - 1) // wide
-    bands, out_size = (rows + band - 1) // band, out_height * out_width
+    bands, out_size, apart = (rows + band - 1) // band, out_height * out_width, _apart(c_out, lanes)
     tasks = (images + together - 1) // together * bands * splits
     buffer_at = buffers_at + chunk * chunk_size
     sums_at = buffer_at + size + SLACK
@@ -222,7 +228,7 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, numbers, source, padding
             below = min(last * phases_h, out_height) * out_width
             for i in range(count):
                 channel_at = (image + i) * groups * c_out + group * c_out + channel
-                transpose(work, sums_at + i * out_size * wide, wide, below - above, valid,
+                transpose(work, sums_at + i * out_size * apart, apart, below - above, valid,
                           out, channel_at * out_size + above, out_size)
 
 
@@ -286,7 +292,7 @@ def correlate(
             work[bias_at + panel * wide + r] = (bias[panel // panels * c_out + channel] if bias.size and channel < c_out
                                                 else work.dtype.type(0))
     target = (out.shape[2], out.shape[3], phases_h, phases_w, pad_top, pad_left)
-    _place_pixels(work, pixels_at, wide, together, band, channels * plane, pitch, step_h, step_w, target, pointwise)
+    _place_pixels(work, pixels_at, _apart(c_out, lanes), together, band, channels * plane, pitch, step_h, step_w, target, pointwise)
     numbers, kernel = (images, groups, c_in, c_out, rows, band, together, splits), (
         kernel_h, kernel_w, dilation_h, dilation_w)
     apart = weight.size >= PARALLEL_PACKING
