@@ -292,7 +292,8 @@ def correlate(
             work[bias_at + panel * wide + r] = (bias[panel // panels * c_out + channel] if bias.size and channel < c_out
                                                 else work.dtype.type(0))
     target = (out.shape[2], out.shape[3], phases_h, phases_w, pad_top, pad_left)
-    _place_pixels(work, pixels_at, _apart(c_out, lanes), together, band, channels * plane, pitch, step_h, step_w, target, pointwise)
+    _place_pixels(work, pixels_at, _apart(c_out, lanes), together, band, channels * plane, pitch, step_h, step_w,
+                  target, pointwise)
     numbers, kernel = (images, groups, c_in, c_out, rows, band, together, splits), (
         kernel_h, kernel_w, dilation_h, dilation_w)
     apart = weight.size >= PARALLEL_PACKING

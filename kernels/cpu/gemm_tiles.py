@@ -16,6 +16,7 @@ from minigrad.kernels.cpu.emitter import INDEX, ROWS, VECTOR_BYTES, Emitter, vec
 # TILE_ROWS x 2 accumulators, two vectors of b and a broadcast: 12 + 3 of 16 registers, or 24 + 3 of 32.
 TILE_ROWS = 6 if ROWS == 4 else 12
 TILE_VECTORS = 2
+HALF_ROWS = TILE_ROWS // 2  # of the tile for what is left at the end of a share: 100 rows are 102 then, not 108
 # Steps of the depth to a round of a tile's loop: beside loads and multiply-adds, only the pointer into b moves in each.
 # Idle it makes no difference, there the multiply-adds are the limit; a core that is another's too (hyper-threading) has
 # no slots to spare. AVX2, one thread, beside others: 0.89 to 0.97 of the time.

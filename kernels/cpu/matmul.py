@@ -18,6 +18,7 @@ from minigrad.kernels.cpu.gemm_tiles import (
     DOT_COLUMNS,
     DOT_ROWS,
     FEW_DOT_ROWS,
+    HALF_ROWS,
     NARROW_ROWS,
     SUM,
     TILE_ROWS,
@@ -36,6 +37,7 @@ from minigrad.kernels.cpu.product_plan import (
     LINE,
     MEETING,
     MULTIPLYING,
+    MULTIPLYING_HALF,
     NARROW,
     ONE_BLOCK,
     PACKING,
@@ -59,10 +61,10 @@ DOT_BYTES = 262_144 if DOT_ROWS > DOT_COLUMNS else 0  # of columns that rows go 
 NOTHING = {4: np.empty(0, np.float32), 8: np.empty(0, np.float64)}  # the bias of a product without one, by itemsize
 THREADS = numba.config.NUMBA_NUM_THREADS  # there are never more
 
-_vectors, _tiles, _pitch, _way, _packing, _area = planning(inline)
+_vectors, _, _pitch, _way, _packing, _area = planning(inline)
 _, _, _, way, packing, area = planning(lambda function: function)  # for Python
 
-_wide_tile = broadcast_tile(TILE_ROWS, TILE_VECTORS)
+_wide_tile, _half_tile = broadcast_tile(TILE_ROWS, TILE_VECTORS), broadcast_tile(HALF_ROWS, TILE_VECTORS)
 _later_tile = broadcast_tile(TILE_ROWS, TILE_VECTORS, late=True)
 _asking_tile = broadcast_tile(TILE_ROWS, TILE_VECTORS, asking=True)
 _narrow_tile = narrow_tile(NARROW_ROWS, 2)
@@ -88,6 +90,12 @@ def _units(n, lanes):
     by pass: both are one thread's, else what came of these columns would depend on who was there first.
     """
     return max(n // (TILE_VECTORS * lanes), 1) if n % lanes else (_vectors(n, lanes) + 1) // TILE_VECTORS
+
+
+@inline
+def _halves(m):
+    """Half tiles of rows, as shares are cut from them."""
+    return (m + HALF_ROWS - 1) // HALF_ROWS
 
 
 @inline
@@ -180,16 +188,16 @@ def _multiply_pairs(a, a_at, b, b_at, bias, out, out_at, work, work_at, sizes, s
     x, y = work if packed_a else a, work if packed_b else b
     x_row, x_depth = (pitch if a_depth == 1 else 1, 1 if a_depth == 1 else TILE_ROWS) if packed_a else (a_row, a_depth)
     x_tile, y_step = TILE_ROWS * (pitch if packed_a else a_row), width if packed_b else b_depth
-    height = BLOCK if packed_a or bottom - top > ONE_BLOCK else ONE_BLOCK
+    height = (BLOCK if packed_a or bottom - top > ONE_BLOCK * TILE_ROWS else ONE_BLOCK) * TILE_ROWS
     far = not packed_b and y_step * out.itemsize >= FAR
     for wide in range(left, right, WIDE):
         for start in range(0, max(k, 1), DEPTH):
             depth = min(DEPTH, k - start)
             for block in range(top, bottom, height):
-                end, row = min(block + height, bottom), block * TILE_ROWS
-                x_at = a_at + row * a_row + start * a_depth
+                end = min(block + height, bottom)
+                x_at = a_at + block * a_row + start * a_depth
                 if packed_a:
-                    _pack_rows(a, x_at, a_row, a_depth, min(end * TILE_ROWS, m) - row, depth, work, work_at, pitch)
+                    _pack_rows(a, x_at, a_row, a_depth, end - block, depth, work, work_at, pitch)
                     x_at = work_at
                 for pair in range(wide, min(wide + WIDE, right)):
                     column = pair * width
@@ -200,18 +208,20 @@ def _multiply_pairs(a, a_at, b, b_at, bias, out, out_at, work, work_at, sizes, s
                             count = min(TOGETHER, min(wide + WIDE, right) - pair)
                             _pack_columns(b, y_at, b_column, b_depth, lanes, depth, work, panel, width, count)
                         y_at = panel
-                    for tile in range(block, end):
-                        row = tile * TILE_ROWS
-                        at, x_from = out_at + row * n + column, x_at + (tile - block) * x_tile
+                    for row in range(block, end, TILE_ROWS):
+                        at, x_from = out_at + row * n + column, x_at + (row - block) // TILE_ROWS * x_tile
                         if start > 0:
                             _later_tile(x, x_from, x_row, x_depth, y, y_at, y_step, lanes, depth,
-                                        bias, column, SUM, out, at, n, lanes, m - row)
-                        elif far and tile == block:
+                                        bias, column, SUM, out, at, n, lanes, end - row)
+                        elif end - row <= HALF_ROWS:
+                            _half_tile(x, x_from, x_row, x_depth, y, y_at, y_step, lanes, depth,
+                                       bias, column, first, out, at, n, lanes, end - row)
+                        elif far and row == block:
                             _asking_tile(x, x_from, x_row, x_depth, y, y_at, y_step, lanes, depth,
-                                         bias, column, first, out, at, n, lanes, m - row)
+                                         bias, column, first, out, at, n, lanes, end - row)
                         else:
                             _wide_tile(x, x_from, x_row, x_depth, y, y_at, y_step, lanes, depth,
-                                       bias, column, first, out, at, n, lanes, m - row)
+                                       bias, column, first, out, at, n, lanes, end - row)
 
 
 @merged
@@ -233,14 +243,18 @@ def _multiply_ragged(a, a_at, b, b_at, bias, out, out_at, work, work_at, sizes, 
             _pack_columns(b, y_at, b_column, b_depth, apart, k, work, panel, rest * lanes, 1)
         y, y_at, y_step, y_apart = work, panel, n if n < lanes else rest * lanes, lanes
     if rest == TILE_VECTORS:
-        for row in range(top * TILE_ROWS, min(bottom * TILE_ROWS, m), TILE_ROWS):
-            _wide_tile(a, a_at + row * a_row, a_row, a_depth, y, y_at, y_step, y_apart, k, bias, column, first,
-                       out, out_at + row * n + column, n, apart, m - row)
+        for row in range(top, bottom, TILE_ROWS):
+            if bottom - row <= HALF_ROWS:
+                _half_tile(a, a_at + row * a_row, a_row, a_depth, y, y_at, y_step, y_apart, k, bias, column, first,
+                           out, out_at + row * n + column, n, apart, bottom - row)
+            else:
+                _wide_tile(a, a_at + row * a_row, a_row, a_depth, y, y_at, y_step, y_apart, k, bias, column, first,
+                           out, out_at + row * n + column, n, apart, bottom - row)
     else:
         whole = _whole_rows(n, k, lanes)
-        for row in range(top * TILE_ROWS, min(bottom * TILE_ROWS, m), NARROW_ROWS):
+        for row in range(top, bottom, NARROW_ROWS):
             _narrow_tile(a, a_at + row * a_row, a_row, a_depth, y, y_at, y_step, whole, k, bias, column, first,
-                         out, out_at + row * n + column, n, n, min(bottom * TILE_ROWS, m) - row)
+                         out, out_at + row * n + column, n, n, bottom - row)
 
 
 @inline
@@ -249,11 +263,11 @@ def _multiply_shares(task, tasks, a, b, bias, out, work, batch, sizes, steps, pa
     batch_a, batch_b, m, n, k = sizes
     down, across = grid
     lanes = lanes_of(out)
-    tiles, whole, units = _tiles(m), n // (TILE_VECTORS * lanes), _units(n, lanes)
+    halves, whole, units = _halves(m), n // (TILE_VECTORS * lanes), _units(n, lanes)
     work_at, shares = task * _area(sizes, packed, lanes)[1], batch * down * across
     for share in range(task * shares // tasks, (task + 1) * shares // tasks):
         number, i, j = share // (down * across), share // across % down, share % across
-        top, bottom = tiles * i // down, tiles * (i + 1) // down
+        top, bottom = halves * i // down * HALF_ROWS, min(halves * (i + 1) // down * HALF_ROWS, m)
         left, right = units * j // across, units * (j + 1) // across
         a_at, b_at = (number if batch_a > 1 else 0) * m * k, (number if batch_b > 1 else 0) * n * k
         _multiply_pairs(a, a_at, b, b_at, bias, out, number * m * n, work, work_at, sizes, steps, packed,
@@ -272,16 +286,17 @@ def _grid(sizes, steps, packed, lanes, threads):
     13 and 122.
     """
     batch_a, batch_b, m, n, k = sizes
-    tiles, units = _tiles(m), _units(n, lanes)
+    halves, units = _halves(m), _units(n, lanes)
     pack_a = PACKING if packed[0] else 0
     pack_b = (PACKING if steps[2] == 1 else TRANSPOSING) if packed[1] else 0
     best, grid = -1, (1, 1)
-    for down in range(1, min(threads, tiles) + 1):
+    for down in range(1, min(threads, halves) + 1):
         across = min(threads // down, units)
-        rows, columns = (tiles + down - 1) // down, (units + across - 1) // across
-        cost = (rows * columns * MULTIPLYING + columns * pack_b + rows * pack_a) * k
+        rows, columns = (halves + down - 1) // down, (units + across - 1) // across
+        multiplying = rows // 2 * MULTIPLYING + rows % 2 * MULTIPLYING_HALF
+        cost = (multiplying * columns + columns * pack_b + rows * pack_a // 2) * k
         if across > 1:
-            cost += rows * TILE_ROWS * MEETING
+            cost += rows * HALF_ROWS * MEETING
         if best < 0 or cost <= best:
             best, grid = cost, (down, across)
     return grid

@@ -25,6 +25,7 @@ MANY_CLASHING, MANY_IN_A_SET = 128, 16
 LINES = 2  # rows of the output up to which rows are multiplied one at a time
 HALVES = 2 if VECTOR_BYTES == 64 else 1  # in which a vector is multiplied: Zen 4 takes those of AVX-512 in two
 MULTIPLYING, PACKING = TILE_ROWS * HALVES, 2 * HALVES  # cycles per step of the depth: of a tile, of its operands
+MULTIPLYING_HALF = MULTIPLYING * 5 // 8  # of a half tile, which reads as much of b as a whole one
 TRANSPOSING = 8 * HALVES
 DOTTING = DOT_ROWS * DOT_COLUMNS // 2 * HALVES  # cycles per vector of the depth of a dot tile
 FARTHER = DOTTING * 4 // 3 if DOT_ROWS > DOT_COLUMNS else 7  # the same if its rows do not fit into the first cache

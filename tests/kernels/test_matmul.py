@@ -110,7 +110,7 @@ def test_asking_for_the_size_of_scratch_memory_compiles_nothing(monkeypatch):
     """Python called compiled functions for it, which took the first product of 64 x 256 by 64 x 784 0.24 s."""
     module = sys.modules["minigrad.kernels.cpu.matmul"]
     compiled = [name for name, value in vars(module).items() if isinstance(value, numba.core.dispatcher.Dispatcher)]
-    assert numba.config.DISABLE_JIT or {"_way", "_tiles", "_area"} <= set(compiled)
+    assert numba.config.DISABLE_JIT or {"_way", "_vectors", "_area"} <= set(compiled)
     for name in compiled:
         monkeypatch.setattr(module, name, None)
     functions = [module.way, module.packing, module.area]
