@@ -164,6 +164,8 @@ else:
     def scratch(typingctx, like, size):
         """An uninitialised array of `size` (a literal) numbers of the type of the number `like`, on the stack.
 
+        It begins at a line of the cache: where the stack happened to be, every other vector lay across two, and the
+        gradient of batch normalisation took (256, 100) 1.15 to 1.3 times as long (Emerald Rapids, 32-byte vectors).
         Made of ``carray`` and compiled as a function, each size took 60 ms of compile time instead of 7.
         """
         if not isinstance(size, types.IntegerLiteral):
@@ -172,6 +174,7 @@ else:
 
         def emit(context, builder, signature, arguments):
             data = cgutils.alloca_once(builder, context.get_data_type(like), size=size.literal_value)
+            data.align = 64
             return _line(context, builder, kind, data, context.get_constant(types.intp, size.literal_value))
 
         return kind(like, size), emit
