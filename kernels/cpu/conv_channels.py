@@ -18,7 +18,15 @@ this is 1.05 to 1.3 times as fast at 32 channels and more (two cores, AVX2, both
 from numba import config
 
 from minigrad.kernels.cpu.compile import inline
-from minigrad.kernels.cpu.packing import count_taps, pack_pixels, pad_rows, transpose
+from minigrad.kernels.cpu.packing import (
+    LINE,
+    count_taps,
+    pack_pixels,
+    pad_rows,
+    transpose,
+    whole_lines,
+    whole_lines_compiled,
+)
 from minigrad.kernels.cpu.parallel import flat, merged, only_float32, parallel_for, parallel_kernel
 from minigrad.kernels.cpu.simd import PIXELS, VECTOR_BYTES, channels_tile, keep_scalar, lanes_of, put_integer
 from minigrad.kernels.cpu.winograd import (
@@ -71,6 +79,7 @@ def _layout(images, channels, width, rows, columns, left, extra_h, extra_w, step
     if pointwise:
         tiles, pitch, plane = (together * plane + PIXELS - 1) // PIXELS, PIXELS * channels + SPACE, PIXELS
         size = tiles * pitch
+    size = (size + LINE - 1) // LINE * LINE
     return band, together, splits, reach, pitch, plane, size, together * band * row + phases * PIXELS
 
 
@@ -269,7 +278,7 @@ def correlate(
     taps = c_in * taps_2d
     table_at = 0
     pixels_at = table_at + taps
-    bias_at = pixels_at + 2 * pixels
+    bias_at = whole_lines_compiled(pixels_at + 2 * pixels)
     weights_at = bias_at + groups * panels * wide
     buffers_at = weights_at + groups * panels * taps * wide
     chunk_size = size + 2 * SLACK + pixels * wide
@@ -325,7 +334,7 @@ def correlate_workspace(
     band, together, splits, _, _, _, copied, pixels = _layout(
         images, channels, width, rows, columns, left, extra_h, extra_w, step_h, step_w, phases, panels, pointwise)
     chunks = min(-(-images // together) * -(-rows // band) * splits, config.NUMBA_NUM_THREADS)
-    size = (taps + 2 * pixels + panels * wide * (taps + 1)
+    size = (whole_lines(taps + 2 * pixels) + panels * wide * (taps + 1)
             + chunks * (copied + 2 * SLACK + pixels * wide))
     if x.itemsize == 4 and wants_winograd(images, channels, n1, n2, n3, kernel_h, kernel_w, stride_h, stride_w,
                                           dilation_h, dilation_w, groups):

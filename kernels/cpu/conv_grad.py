@@ -10,7 +10,7 @@ what is transposed anyway.
 from numba import config
 
 from minigrad.kernels.cpu.compile import inline
-from minigrad.kernels.cpu.packing import pack_panel, pad_narrow_rows, transpose
+from minigrad.kernels.cpu.packing import pack_panel, pad_narrow_rows, transpose, whole_lines, whole_lines_compiled
 from minigrad.kernels.cpu.parallel import flat, merged, only_float32, parallel_for, parallel_kernel, scratch
 from minigrad.kernels.cpu.reduce_tiles import SUM, row_tile
 from minigrad.kernels.cpu.simd import PIXELS, VECTOR_BYTES, channels_tile, keep_scalar, lanes_of, put_integer
@@ -76,7 +76,7 @@ def _sum_block(chunk, chunks, chunk_size, grad, x, work, with_bias, numbers, sou
     panels = (c_out + wide - 1) // wide
     size = _up(part * taps_2d) * wide
     buffer_at = buffers_at + chunk * chunk_size
-    packed_at = buffer_at + together * groups * part * plane + SLACK
+    packed_at = buffer_at + whole_lines_compiled(together * groups * part * plane) + SLACK
     tasks, total = blocks * splits, scratch(work.dtype.type(0), 1)
     for task in range(chunk * tasks // chunks, (chunk + 1) * tasks // chunks):
         block, split = task // splits, task % splits
@@ -175,9 +175,9 @@ def correlate_grad_weight(
     row_at = 0
     target_at = row_at + taps
     depth_at = target_at + PIXELS
-    zero_at = depth_at + pixels
+    zero_at = whole_lines_compiled(depth_at + pixels)
     bias_at = zero_at + wide
-    partials_at = bias_at + blocks * o_total
+    partials_at = whole_lines_compiled(bias_at + blocks * o_total)
     buffers_at = partials_at + blocks * pieces * taps * wide
     for tap in range(taps):
         c, i, j = tap // taps_2d, tap // kernel_w % kernel_h, tap % kernel_w
@@ -194,7 +194,7 @@ def correlate_grad_weight(
             for j in range(columns):
                 put_integer(work, k, image * groups * part * plane + i * stride_h * pitch + j * stride_w)
                 k += 1
-    chunk_size = together * groups * part * plane + 2 * SLACK + pixels * wide
+    chunk_size = whole_lines_compiled(together * groups * part * plane) + 2 * SLACK + pixels * wide
     chunks = (work.size - buffers_at) // chunk_size
     parallel_for(_sum_block, chunks, grad.size * c_in * taps_2d >= PARALLEL_WORK, (
         chunks, chunk_size, flat(grad), flat(x), work, grad_bias.size > 0,
@@ -224,8 +224,8 @@ def correlate_grad_weight_workspace(
         images, channels, width, rows, columns, groups, n2, n3, stride_h, stride_w, pad_left, dilation_h, dilation_w)
     wide = 2 * (VECTOR_BYTES // x.itemsize)
     taps, pixels = -(-part * n2 * n3 // PIXELS) * PIXELS, together * band * columns
-    chunk_size = together * groups * part * plane + 2 * SLACK + pixels * wide
-    size = (taps + PIXELS + pixels + wide + blocks * o_total
+    chunk_size = whole_lines(together * groups * part * plane) + 2 * SLACK + pixels * wide
+    size = (whole_lines(whole_lines(taps + PIXELS + pixels) + wide + blocks * o_total)
             + blocks * groups * -(-(o_total // groups) // wide) * splits * taps * wide
             + min(blocks * splits, config.NUMBA_NUM_THREADS) * chunk_size)
     if x.itemsize == 4 and wants_winograd(images, channels, o_total, rows, columns, n2, n3, stride_h, stride_w,

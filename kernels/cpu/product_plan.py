@@ -104,7 +104,7 @@ def planning(compiled):
         batch_a, batch_b, m, n, k = sizes
         packed_a, packed_b = packed
         width = TILE_VECTORS * lanes
-        area_a = min(tiles(m), BLOCK) * TILE_ROWS * pitch(k, lanes) if packed_a else 0
+        area_a = vectors(min(tiles(m), BLOCK) * TILE_ROWS * pitch(k, lanes), lanes) * lanes if packed_a else 0
         area_b = max(min(n // width, WIDE) * min(k, DEPTH), k) * width if packed_b else 0
         return area_a, area_a + area_b
 

@@ -121,7 +121,7 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, sizes, source, tiles, st
     height, width, top, left, rows, columns = source
     down, across, strips, size, total = tiles
     weights_step, inputs_step, products_step = steps
-    weights_at, bias_at, flags_at, chunks_at, buffer_size = places
+    weights_at, bias_at, chunks_at, buffer_size = places
     lanes = lanes_of(work)
     check_at = chunks_at + chunk * chunk_size
     buffer_at = check_at + LINE
@@ -182,10 +182,9 @@ def _correlate(chunk, chunks, chunk_size, x, out, work, sizes, source, tiles, st
                                      out, target_at + start, rows * columns)
                         start += lanes
             row += count
-    work[flags_at + chunk] = 0
-    for i in range(lanes):
+    for i in range(1, lanes):
         if work[check_at + i] != 0:
-            work[flags_at + chunk] = 1
+            work[check_at] = 1
 
 
 @inline
@@ -208,9 +207,8 @@ def winograd_correlate(x, weight, bias, out, work, backward, pad_top, pad_left):
     chunk_size = LINE + buffer + FREQUENCIES * (inputs_step + products_step)
     bias_at = 0
     weights_at = bias_at + o_lanes
-    flags_at = weights_at + FREQUENCIES * weights_step
-    chunks = min(blocks, (work.size - flags_at) // (chunk_size + 1))
-    chunks_at = flags_at + chunks
+    chunks_at = weights_at + FREQUENCIES * weights_step
+    chunks = min(blocks, (work.size - chunks_at) // chunk_size)
     for o in range(o_lanes):
         work[bias_at + o] = bias[o] if o < bias.size else work.dtype.type(0)
     groups = o_lanes // lanes
@@ -221,10 +219,10 @@ def winograd_correlate(x, weight, bias, out, work, backward, pad_top, pad_left):
         chunks, chunk_size, flat(x), flat(out), work,
         (channels, c_out, c_lanes, o_lanes, blocks), (height, width, top, left, rows, columns),
         (down, across, strips, size, total), (weights_step, inputs_step, products_step),
-        (weights_at, bias_at, flags_at, chunks_at, buffer)))
+        (weights_at, bias_at, chunks_at, buffer)))
     finite = True
     for chunk in range(chunks):
-        finite &= work[flags_at + chunk] == 0
+        finite &= work[chunks_at + chunk * chunk_size] == 0
     return finite
 
 
@@ -233,6 +231,6 @@ def winograd_workspace(images, channels, c_out, rows, columns, threads):
     lanes = VECTOR_BYTES // 4
     down, _, strips, size, _, o_lanes, inputs_step, products_step, buffer = _layout(
         lanes, images, channels, c_out, rows, columns)
-    chunk_size = LINE + buffer + FREQUENCIES * (inputs_step + products_step) + 1
+    chunk_size = LINE + buffer + FREQUENCIES * (inputs_step + products_step)
     blocks = -(-images * strips * down // size)
     return o_lanes + FREQUENCIES * (channels * o_lanes + LINE) + min(blocks, threads) * chunk_size

@@ -195,7 +195,7 @@ def winograd_grad_weight(grad, x, out, grad_bias, work, pad_top, pad_left):
     blocks, tasks = (total + size - 1) // size, min(c_out, 16)
     inputs_step, grads_step = pitch * c_lanes + LINE, pitch * o_panels + LINE
     sums_step = (c_out + HEIGHT) * c_lanes + LINE
-    bias_at = tasks
+    bias_at = LINE  # behind a flag of each task
     sums_at = bias_at + parts * o_panels
     inputs_at = sums_at + parts * FREQUENCIES * sums_step
     transformed = FREQUENCIES * (inputs_step + grads_step)
@@ -242,5 +242,5 @@ def winograd_grad_weight_workspace(images, channels, c_out, rows, columns, threa
     sums = (c_out + HEIGHT) * c_lanes + LINE
     transformed = FREQUENCIES * (pitch * (c_lanes + o_panels) + 2 * LINE)
     threads = min(parts if parts > 1 else batch, threads)
-    return (min(c_out, 16) + parts * (o_panels + FREQUENCIES * sums)
+    return (LINE + parts * (o_panels + FREQUENCIES * sums)
             + (threads * (transformed + buffer) if parts > 1 else transformed + threads * buffer))
