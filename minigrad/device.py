@@ -13,6 +13,8 @@ from minigrad import extension
 from minigrad.compiling import show_compilations
 from minigrad.modes import on_host
 
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+LEAST = 1 << 16  # bytes of an array that is aligned: for less, it would cost more than it saves
 
 class Device:
     """A place for arrays with the kernels that work there.
@@ -35,10 +37,9 @@ class Device:
 
     def __getattr__(self, attribute):
         # Reached only while the attribute is missing, so the seam costs a plain attribute look-up later.
-        if attribute in ("empty", "new"):
-            found = importlib.import_module(f"minigrad.kernels.{self.name}.memory").allocator()
-            setattr(self, attribute, found)
-            return found
+        if attribute in ("empty", "_new"):
+            found = importlib.import_module(f"minigrad.kernels.{self.name}.memory").allocator(ALIGNMENT, LEAST)
+            return vars(self).setdefault(attribute, found)  # a recorder's, if it was first
         if attribute == "kernels":
             kernels = importlib.import_module(f"minigrad.kernels.{self.name}")
             with extension.lock:
@@ -87,9 +88,9 @@ class Device:
 
     def copy_of(self, array, dtype):
         """A new array of the device with the values of a NumPy array, converted to another type of elements."""
-        if array.nbytes < SMALL:  # Numba, which `new` brings in, can wait until something is computed
+        if array.size * np.dtype(dtype).itemsize < LEAST:  # Numba can wait until something is computed
             return np.array(array, dtype, order="C")
-        out = self.new(array.shape, dtype)  # not of the memory that a step, if one is recorded, has every time
+        out = self._new(array.shape, dtype)  # not of the memory that a step, if one is recorded, has every time
         np.copyto(out, array, casting="unsafe")
         return out
 
@@ -273,8 +274,6 @@ def _check_range(bounds, error, op, count):
 
 
 NOTHING = 0, -1  # the range of no integers
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector
-SMALL = 4096  # bytes of an array that need not be aligned
 
 cpu = Device("cpu")
 

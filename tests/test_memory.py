@@ -11,8 +11,9 @@ import pytest
 from numpy._core.multiarray import get_handler_name
 
 import minigrad as mg
+from minigrad.device import ALIGNMENT, LEAST, Device, get_device
 from minigrad.kernels.cpu import memory
-from minigrad.kernels.cpu.memory import LEAST, keep_freed_memory
+from minigrad.kernels.cpu.memory import MOST, keep_freed_memory
 
 COUNT = """
 import resource
@@ -47,12 +48,21 @@ def test_the_environment_decides(monkeypatch):
     assert keep_freed_memory() is False
 
 
-needs_alignment = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="NumPy's allocator is as it is")
+needs_alignment = pytest.mark.skipif(
+    memory._context(ALIGNMENT, LEAST) is None, reason="NumPy's allocator can't be replaced here")
 BIG = LEAST // 4  # elements of float32
 
 
 def starts(*tensors):
     return [t.numpy().ctypes.data % 64 for t in tensors]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="for the C libraries of Linux")
+def test_the_allocator_of_numpy_is_found():
+    context = memory._context(ALIGNMENT, LEAST)
+    assert context is not None
+    # where the caller has an allocator of its own too
+    assert context.run(memory._context.__wrapped__, ALIGNMENT, LEAST) is not None
 
 
 @needs_alignment
@@ -65,6 +75,40 @@ def test_arrays_begin_at_a_line_of_the_cache():
     copies = [mg.tensor(np.zeros(2 * BIG, np.float32)[1:]), mg.from_numpy(np.zeros((BIG, 2), np.float32).T)]
     assert starts(*made[::2], x, x.exp(), *copies) == [0] * 8
     assert all(t.numpy().base is None for t in (*made[::2], x, *copies))
+
+
+@needs_alignment
+@pytest.mark.parametrize("size", [LEAST, LEAST + 1, MOST - 1])
+def test_from_the_smallest_to_the_largest_that_are_aligned(size):
+    device, made = get_device("cpu"), []
+    for _ in range(10):
+        made += [device.empty((size,), np.uint8), np.empty(size + 24, np.uint8)]
+    assert {array.ctypes.data % 64 for array in made[::2]} == {0}
+
+
+@pytest.mark.parametrize("values", [
+    np.arange(LEAST, dtype=">f4"), np.arange(2 * LEAST, dtype=np.float64)[::-2], np.arange(LEAST) % 3 == 0,
+    np.broadcast_to(np.float32(2), (3, LEAST)), np.arange(LEAST, dtype=np.int32).reshape(2, -1).T,
+], ids=["big-endian", "strided", "bool", "read-only", "transposed"])
+def test_large_arrays_are_copied_and_converted(values):
+    for dtype in (mg.float32, mg.float64, mg.int64):
+        got = mg.tensor(values, dtype=dtype)
+        np.testing.assert_array_equal(got.numpy(), values.astype(dtype))
+        again = mg.tensor(got)
+        assert not np.shares_memory(got.numpy(), values) and not np.shares_memory(again.numpy(), got.numpy())
+        assert again.numpy().dtype == dtype and again.numpy().flags.c_contiguous and again.numpy().flags.writeable
+
+
+def test_a_recorder_that_comes_meanwhile_is_not_thrown_out(monkeypatch):
+    """One thread looks for the allocator for the first time, or after a recording, while another begins to record."""
+    device, hook = Device("cpu"), object()
+
+    def found_too_late(alignment, least):
+        device.empty = hook
+        return np.empty
+
+    monkeypatch.setattr(memory, "allocator", found_too_late)
+    assert device.empty is hook
 
 
 @needs_alignment
@@ -102,6 +146,6 @@ def test_numpy_allocates_where_its_allocator_cannot_be_replaced(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     memory._context.cache_clear()
     try:
-        assert memory.allocator() is np.empty
+        assert memory.allocator(ALIGNMENT, LEAST) is np.empty
     finally:
         memory._context.cache_clear()

@@ -276,8 +276,9 @@ def broadcast_tile(rows, vectors, late=False, asking=False):
         source = builder.select(adding, out, builder.select(biased, bias, zeros))
         source_step = builder.select(adding, out_step, nothing)
         source_apart = builder.select(builder.or_(adding, biased), out_apart, nothing)
-        _call(emit, f"tile_{rows}_{vectors}_{late:d}{asking:d}", [a, a_row, a_depth, b, b_step, b_apart, depth, source,
-                                                        source_step, source_apart, out, out_step, out_apart, m], body)
+        _call(emit, f"tile_{rows}_{vectors}_{late:d}{asking:d}", [
+            a, a_row, a_depth, b, b_step, b_apart, depth, source, source_step, source_apart, out, out_step, out_apart, m
+        ], body)
 
     return tile
 

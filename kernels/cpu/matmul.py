@@ -61,8 +61,8 @@ DOT_BYTES = 262_144 if DOT_ROWS > DOT_COLUMNS else 0  # of columns that rows go 
 NOTHING = {4: np.empty(0, np.float32), 8: np.empty(0, np.float64)}  # the bias of a product without one, by itemsize
 THREADS = numba.config.NUMBA_NUM_THREADS  # there are never more
 
-_vectors, _, _pitch, _way, _packing, _area = planning(inline)
-_, _, _, way, packing, area = planning(lambda function: function)  # for Python
+_vectors, _pitch, _way, _packing, _area = planning(inline)
+_, _, way, packing, area = planning(lambda function: function)  # for Python
 
 _wide_tile, _half_tile = broadcast_tile(TILE_ROWS, TILE_VECTORS), broadcast_tile(HALF_ROWS, TILE_VECTORS)
 _later_tile = broadcast_tile(TILE_ROWS, TILE_VECTORS, late=True)
@@ -216,7 +216,7 @@ def _multiply_pairs(a, a_at, b, b_at, bias, out, out_at, work, work_at, sizes, s
                         elif end - row <= HALF_ROWS:
                             _half_tile(x, x_from, x_row, x_depth, y, y_at, y_step, lanes, depth,
                                        bias, column, first, out, at, n, lanes, end - row)
-                        elif far and row == block:
+                        elif far and row == top and pair + 1 < right:
                             _asking_tile(x, x_from, x_row, x_depth, y, y_at, y_step, lanes, depth,
                                          bias, column, first, out, at, n, lanes, end - row)
                         else:
@@ -293,7 +293,7 @@ def _grid(sizes, steps, packed, lanes, threads):
     for down in range(1, min(threads, halves) + 1):
         across = min(threads // down, units)
         rows, columns = (halves + down - 1) // down, (units + across - 1) // across
-        multiplying = rows // 2 * MULTIPLYING + rows % 2 * MULTIPLYING_HALF
+        multiplying = rows // 2 * MULTIPLYING + rows % 2 * (MULTIPLYING_HALF if k <= DEPTH else MULTIPLYING)
         cost = (multiplying * columns + columns * pack_b + rows * pack_a // 2) * k
         if across > 1:
             cost += rows * HALF_ROWS * MEETING
@@ -322,7 +322,7 @@ def _dot_share(task, tasks, a, b, bias, out, sizes):
             first, last = max(left, (begin - i + down - 1) // down), min(left + block, (end - i + down - 1) // down)
             for j in range(first, last):
                 column = min(j * DOT_COLUMNS, n - DOT_COLUMNS)
-                if m - row > FEW_DOT_ROWS:
+                if DOT_ROWS == FEW_DOT_ROWS or m - row > FEW_DOT_ROWS:
                     _dot_tile(a, a_at + row * k, k, b, b_at + column * k, k, k, bias, column, start,
                               out, out_at + row * n + column, n, m - row)
                 else:

@@ -1,17 +1,18 @@
-"""Memory of arrays: what a step frees is kept for the next one, and arrays begin where a line of the cache does.
+"""Memory of arrays: what a step frees is kept for the next one, and large arrays begin at lines of the cache.
 
 A training step frees about as much as it allocates. The C library gives large blocks back at once, so that the next
 step pays for them again, page by page: net B (two convolutions, batch 64) took 3,900 page faults and 26 to 28 ms a
 step, 18.5 ms with this setting. A pool of our own would do the same for our arrays alone, but every array would then be
 a view of a block, and neither NumPy nor the engine could tell by ``array.base`` whether it owns its memory.
 
-NumPy's arrays begin at a multiple of 16 bytes, so that three of four 64-byte vectors, or every one, straddle two lines.
-Products of two Emerald Rapids cores with AVX-512 then take 1.05 to 2.0 times as long, SGD of 78,400 elements 1.3 times.
+NumPy's arrays begin at any multiple of 16 bytes: as a rule every vector of 64 bytes straddles two lines. Products then
+take 1.05 to 2.0 times as long, SGD of 78,400 elements 1.3 times (two Emerald Rapids cores).
 """
 
 import contextvars
 import ctypes
 import functools
+import importlib
 import os
 import sys
 
@@ -23,8 +24,6 @@ from minigrad.kernels.cpu.compile import machine_code
 
 KEPT = 1 << 30  # bytes: more than that at the end of the heap goes back
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt (malloc.h)
-LINE = 64  # bytes
-LEAST = 1 << 16  # bytes of an array that is aligned: for less, it would cost more than it saves
 MOST = 1 << 22  # bytes from which on NumPy asks the system for huge pages: left to it
 _SET_HANDLER, _GET_HANDLER = 304, 305  # places in the table of NumPy's C interface: PyDataMem_SetHandler, _GetHandler
 
@@ -56,7 +55,7 @@ class _Handler(ctypes.Structure):
     _fields_ = [("name", ctypes.c_char * 127), ("version", ctypes.c_uint8), ("allocator", _Allocator)]
 
 
-def _aligning(plain, aligned):
+def _aligning(plain, aligned, alignment, least):
     """Machine code for NumPy's ``malloc(context, size)``, as an engine and an address: `aligned` of the C library for
     what is neither small nor very large, `plain` else."""
     size, pointer = ir.IntType(64), ir.IntType(8).as_pointer()
@@ -70,26 +69,29 @@ def _aligning(plain, aligned):
         builder.ret(builder.call(target, arguments))
 
     context, count = function.args
-    inside = builder.icmp_unsigned("<", builder.sub(count, size(LEAST)), size(MOST - LEAST))
+    inside = builder.icmp_unsigned("<", builder.sub(count, size(least)), size(MOST - least))
     with builder.if_then(inside):
-        call(aligned, [size, size], [size(LINE), count])
+        call(aligned, [size, size], [size(alignment), count])
     call(plain, [pointer, size], [context, count])
     engine = machine_code(module)
     return engine, engine.get_function_address(function.name)
 
 
 @functools.cache
-def _context():
-    """A context in which NumPy's new arrays begin at a line of the cache, None where there can't be one.
+def _context(alignment, least):
+    """A context in which NumPy's new arrays are aligned, None where there can't be one; see `allocator`.
 
-    Elsewhere NumPy does as before: its allocator is a context variable. An array knows by what to be freed.
+    In other contexts NumPy does as before: its allocator is a context variable. An array knows by what to be freed.
+    One context serves all threads, though it may not be entered twice at a time: `np.empty` does not let go of the
+    interpreter's lock.
     """
-    if not sys.platform.startswith("linux"):  # aligned_alloc is another function, or none, elsewhere
+    linux, locked = sys.platform.startswith("linux"), getattr(sys, "_is_gil_enabled", lambda: True)()
+    if not linux or not locked:  # aligned_alloc is another function, or none, on other systems
         return None
     try:
         aligned = ctypes.CDLL(None).aligned_alloc
-        umath = sys.modules["numpy._core._multiarray_umath"]
-    except (OSError, AttributeError, KeyError):
+        umath = importlib.import_module("numpy._core._multiarray_umath")
+    except (OSError, AttributeError, ImportError):
         return None
     api = ctypes.pythonapi
     pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", api))
@@ -99,20 +101,21 @@ def _context():
     get_handler = ctypes.PYFUNCTYPE(ctypes.py_object)(table[_GET_HANDLER])
     set_handler = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)(table[_SET_HANDLER])
     kind = ctypes.create_string_buffer(b"mem_handler")
-    plain = _Handler.from_address(pointer_of(get_handler(), kind.value))
-    if plain.version != 1:
+    context = contextvars.Context()
+    plain = _Handler.from_address(pointer_of(context.run(get_handler), kind.value))
+    if (plain.name, plain.version) != (b"default_allocator", 1):
         return None
-    engine, malloc = _aligning(plain.allocator.malloc, ctypes.cast(aligned, ctypes.c_void_p).value)
+    engine, malloc = _aligning(plain.allocator.malloc, ctypes.cast(aligned, ctypes.c_void_p).value, alignment, least)
     handler = _Handler(b"minigrad", 1, plain.allocator)
     handler.allocator.malloc = malloc  # what it returns may be freed and resized as anything of the C library's
     for kept in (engine, handler, kind):  # arrays may outlive this module
         api.Py_IncRef(ctypes.py_object(kept))
-    context = contextvars.Context()
     context.run(set_handler, capsule(ctypes.addressof(handler), ctypes.addressof(kind), None))
     return context
 
 
-def allocator():
-    """``empty(shape, dtype)``: `np.empty`, of memory that begins at a line of the cache from `LEAST` bytes on."""
-    context = _context()
+def allocator(alignment, least):
+    """``empty(shape, dtype)``: `np.empty`, of memory that begins at a multiple of `alignment` bytes if it is at least
+    `least` and less than `MOST` bytes, and the system is Linux."""
+    context = _context(alignment, least)
     return np.empty if context is None else functools.partial(context.run, np.empty)

@@ -7,14 +7,13 @@ import numpy as np
 from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.elementwise import blocks, span
 from minigrad.kernels.cpu.parallel import parallel_for, parallel_kernel
-from minigrad.kernels.cpu.simd import claim
+from minigrad.kernels.cpu.simd import CACHE_LINE, ask_to_write
 from minigrad.kernels.cpu.vector_math import strict
 
 # A gradient's first half lies in the caches of the core that computed it, and so does the second: each goes on with its
 # own from as few elements as pay for a launch, in blocks that cut an array in half. SGD of 10,000 on two Zen 4 cores in
 # a step of net A: 11 us on the one, 6 on both.
 BLOCK, PARALLEL = 1024, 8192
-LINE = 64  # bytes
 
 
 @inline
@@ -25,8 +24,8 @@ def _span(block, param):
     other they took a step of net B, with a weight of 200,704, 180 us instead of 52 (two Emerald Rapids cores).
     """
     start, stop = span(block, param.size, BLOCK)
-    for i in range(start, stop, LINE // param.itemsize):
-        claim(param, i)
+    for i in range(start, stop, CACHE_LINE // param.itemsize):
+        ask_to_write(param, i)
     return start, stop
 
 

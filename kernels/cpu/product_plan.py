@@ -4,7 +4,14 @@ Python asks to allocate the scratch memory, the kernel to do it: `planning` make
 must not call the compiled ones: they are compiled anew in every process, for 0.4 s.
 """
 
-from minigrad.kernels.cpu.gemm_tiles import DOT_COLUMNS, DOT_ROWS, TILE_ROWS, TILE_VECTORS
+from minigrad.kernels.cpu.gemm_tiles import (
+    DOT_COLUMNS,
+    DOT_ROWS,
+    FEW_DOT_ROWS,
+    HALF_ROWS,
+    TILE_ROWS,
+    TILE_VECTORS,
+)
 from minigrad.kernels.cpu.simd import VECTOR_BYTES
 
 DEPTH = 512  # of a slice: two vectors of columns of b, 32 KiB; 256 and 384 are within 5 %, none of them always ahead
@@ -25,10 +32,12 @@ MANY_CLASHING, MANY_IN_A_SET = 128, 16
 LINES = 2  # rows of the output up to which rows are multiplied one at a time
 HALVES = 2 if VECTOR_BYTES == 64 else 1  # in which a vector is multiplied: Zen 4 takes those of AVX-512 in two
 MULTIPLYING, PACKING = TILE_ROWS * HALVES, 2 * HALVES  # cycles per step of the depth: of a tile, of its operands
-MULTIPLYING_HALF = MULTIPLYING * 5 // 8  # of a half tile, which reads as much of b as a whole one
+MULTIPLYING_HALF = -(-MULTIPLYING * 5 // 8)  # of a half tile, which reads as much of b as a whole one
 TRANSPOSING = 8 * HALVES
 DOTTING = DOT_ROWS * DOT_COLUMNS // 2 * HALVES  # cycles per vector of the depth of a dot tile
-FARTHER = DOTTING * 4 // 3 if DOT_ROWS > DOT_COLUMNS else 7  # the same if its rows do not fit into the first cache
+# The same if its rows do not fit into the first cache. Measured of tiles of three rows, on Zen 4 and Zen 3: a tile of
+# six is taken for two of them.
+FARTHER = DOTTING * 4 // 3 if DOT_ROWS > DOT_COLUMNS else 7
 STARTING = 40  # cycles to begin and end a tile, and a panel
 DOT_STARTING = 40  # the same of a dot tile
 # Cycles per row in which the columns of two threads meet in a line of memory. With half as many some of the products
@@ -68,10 +77,15 @@ def planning(compiled):
         takes its tiles as long as two.
         """
         near = k * (DOT_ROWS + DOT_COLUMNS) <= FIRST_CACHE // (VECTOR_BYTES // lanes)
-        dots = ((m + DOT_ROWS - 1) // DOT_ROWS) * ((n + DOT_COLUMNS - 1) // DOT_COLUMNS)
+        rest, few = m % DOT_ROWS, DOT_ROWS // FEW_DOT_ROWS  # rows behind the last whole tile; small tiles in one
+        down = m // DOT_ROWS * few + (rest + FEW_DOT_ROWS - 1) // FEW_DOT_ROWS
+        dots = down * ((n + DOT_COLUMNS - 1) // DOT_COLUMNS)
         one = vectors(k, lanes) * (DOTTING if near else FARTHER) + DOT_STARTING
+        half = 0 < m % TILE_ROWS <= HALF_ROWS and k <= DEPTH
         column = tiles(m) * (MULTIPLYING * k + STARTING) + TRANSPOSING * k + STARTING
-        return TILE_VECTORS * dots * one <= max(vectors(n, lanes), TILE_VECTORS) * column
+        if half:
+            column -= (MULTIPLYING - MULTIPLYING_HALF) * k
+        return TILE_VECTORS * dots * one <= max(vectors(n, lanes), TILE_VECTORS) * column * few
 
     @compiled
     def way(sizes, steps, lanes):
@@ -108,4 +122,4 @@ def planning(compiled):
         area_b = max(min(n // width, WIDE) * min(k, DEPTH), k) * width if packed_b else 0
         return area_a, area_a + area_b
 
-    return vectors, tiles, pitch, way, packing, area
+    return vectors, pitch, way, packing, area

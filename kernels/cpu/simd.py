@@ -17,11 +17,13 @@ from minigrad.kernels.cpu.compile import inline
 from minigrad.kernels.cpu.emitter import FREE_MASKS, INDEX, PIXELS, ROWS, VECTOR_BYTES, VECTORS, vectorised
 
 __all__ = [
-    "FREE_MASKS", "PIXELS", "ROWS", "VECTORS", "VECTOR_BYTES", "add_constant", "channels_tile", "claim", "copy_block",
-    "copy_even", "copy_vector", "copy_window", "copy_windows", "dot_rows", "filter_tile", "gather_tile",
-    "keep_scalar", "lanes_of", "put_integer", "transpose_block", "transpose_whole", "vectors_for",
-    "zero_vector",
+    "CACHE_LINE", "FREE_MASKS", "PIXELS", "ROWS", "VECTORS", "VECTOR_BYTES", "add_constant", "ask_to_write",
+    "channels_tile", "copy_block", "copy_even", "copy_vector", "copy_window", "copy_windows", "dot_rows",
+    "filter_tile", "gather_tile", "keep_scalar", "lanes_of", "put_integer", "transpose_block", "transpose_whole",
+    "vectors_for", "zero_vector",
 ]
+
+CACHE_LINE = 64  # bytes
 
 
 def lanes_of(array):
@@ -52,12 +54,12 @@ def keep_scalar(emit, array):
     emit.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
 
 
-def _claim_twin(array, at):
+def _ask_to_write_twin(array, at):
     pass
 
 
-@vectorised(_claim_twin)
-def claim(emit, array, at):
+@vectorised(_ask_to_write_twin)
+def ask_to_write(emit, array, at):
     """Ask for the line of an element, to be written soon."""
     emit.prefetch(emit.at(array, at), writing=True)
 

@@ -189,8 +189,7 @@ class Pass:
             return None
         answered = {buffer.number: (ANSWERS + position, 0) for position, buffer in enumerate(buffers)}
         places, scratch = _places(recorder, answered, SCRATCH, [])
-        stand_ins = [self.device.empty(array.shape, array.dtype) for array in arrays]
-        pieces = [*whole.pieces(), grad.data, self._memory(scratch), *stand_ins]
+        pieces = [*whole.pieces(), grad.data, self._memory(scratch), *[np.empty_like(array) for array in arrays]]
         pieces = [np.empty(0, BYTES) if piece is None else piece for piece in pieces]
         if len(answered) < len(arrays) or not _apart(pieces, self.guards.tensors(), self.device):
             return None

@@ -55,7 +55,7 @@ def test_every_layout_of_every_shape(batches, m, n, k, flags, dtype):
 @pytest.mark.parametrize("shape", [(130, 250, 600), (100, 403, 1040), (60, 100, 784), (16, 500, 90), (2, 700, 400),
                                    (700, 1, 900), (130, 530, 1100), (40, 1100, 530), (1, 5000, 90), (1, 40, 12000),
                                    (2, 9, 2048), (1, 5, 2049), (2, 1, 40), (1, 15, 3), (400, 60, 301),
-                                   (130, 128, 70), (20, 1024, 40)])
+                                   (130, 128, 70), (20, 1024, 40), (30, 70, 600), (54, 96, 100)])
 def test_several_blocks_and_slices_give_the_same_bits_on_any_number_of_threads(dtype, shape, flags, rng):
     a, b = operands(rng, dtype, 1, 1, *shape, *flags)
     out = product(cpu, a, b, *flags)
