@@ -16,16 +16,105 @@ import importlib
 import os
 import sys
 
-import llvmlite.binding as llvm
 import numpy as np
-from llvmlite import ir
 
 from minigrad.kernels.cpu.compile import machine_code
 
 KEPT = 1 << 30  # bytes: more than that at the end of the heap goes back
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt (malloc.h)
 MOST = 1 << 22  # bytes from which on NumPy asks the system for huge pages: left to it
+MARK = 0x6D67 << 48  # no size of a block
 _SET_HANDLER, _GET_HANDLER = 304, 305  # places in the table of NumPy's C interface: PyDataMem_SetHandler, _GetHandler
+
+# An aligned array lies in a block of the C library's, a few bytes behind its start. How many is noted, beside MARK, in
+# the word before it, which in front of other arrays is glibc's: the size of their block. (The C library's aligned_alloc
+# does not use what was freed again until glibc 2.38: a step of net C took 120 MiB instead of 81.)
+CODE = """
+define i64 @behind(i8* %array) {{  ; how far behind the start of its block, 0 if it is not aligned
+  %before = getelementptr i8, i8* %array, i64 -8
+  %word = bitcast i8* %before to i64*
+  %note = load i64, i64* %word
+  %behind = sub i64 %note, {mark}
+  %ours = icmp ule i64 %behind, {alignment}
+  %result = select i1 %ours, i64 %behind, i64 0
+  ret i64 %result
+}}
+
+define i8* @minigrad_malloc(i8* %context, i64 %size) {{
+  %above = sub i64 %size, {least}
+  %inside = icmp ult i64 %above, {range}
+  br i1 %inside, label %aligned, label %plain
+plain:
+  %numpy = inttoptr i64 {malloc} to i8* (i8*, i64)*
+  %array = call i8* %numpy(i8* %context, i64 %size)
+  ret i8* %array
+aligned:
+  %malloc = inttoptr i64 {c_malloc} to i8* (i64)*
+  %more = add i64 %size, {alignment}
+  %block = call i8* %malloc(i64 %more)
+  %none = icmp eq i8* %block, null
+  br i1 %none, label %failed, label %found
+failed:
+  ret i8* null
+found:
+  %address = ptrtoint i8* %block to i64
+  %beyond = urem i64 %address, {alignment}
+  %behind = sub i64 {alignment}, %beyond  ; at least 16, as blocks begin at multiples of 16
+  %line = getelementptr i8, i8* %block, i64 %behind
+  %before = getelementptr i8, i8* %line, i64 -8
+  %word = bitcast i8* %before to i64*
+  %note = add i64 %behind, {mark}
+  store i64 %note, i64* %word
+  ret i8* %line
+}}
+
+define void @minigrad_free(i8* %context, i8* %array, i64 %size) {{
+  %behind = call i64 @behind(i8* %array)
+  %plain = icmp eq i64 %behind, 0
+  br i1 %plain, label %numpys, label %ours
+numpys:
+  %numpy = inttoptr i64 {free} to void (i8*, i8*, i64)*
+  call void %numpy(i8* %context, i8* %array, i64 %size)
+  ret void
+ours:
+  %back = sub i64 0, %behind
+  %block = getelementptr i8, i8* %array, i64 %back
+  %free = inttoptr i64 {c_free} to void (i8*)*
+  call void %free(i8* %block)
+  ret void
+}}
+
+define i8* @minigrad_realloc(i8* %context, i8* %array, i64 %size) {{
+  %behind = call i64 @behind(i8* %array)
+  %plain = icmp eq i64 %behind, 0
+  br i1 %plain, label %numpys, label %ours
+numpys:
+  %numpy = inttoptr i64 {realloc} to i8* (i8*, i8*, i64)*
+  %resized = call i8* %numpy(i8* %context, i8* %array, i64 %size)
+  ret i8* %resized
+ours:
+  %back = sub i64 0, %behind
+  %block = getelementptr i8, i8* %array, i64 %back
+  %usable = inttoptr i64 {c_malloc_usable_size} to i64 (i8*)*
+  %all = call i64 %usable(i8* %block)
+  %old = sub i64 %all, %behind
+  %shrinks = icmp ult i64 %size, %old
+  %kept = select i1 %shrinks, i64 %size, i64 %old
+  %malloc = inttoptr i64 {c_malloc} to i8* (i64)*
+  %new = call i8* %malloc(i64 %size)
+  %none = icmp eq i8* %new, null
+  br i1 %none, label %done, label %found
+found:
+  call void @llvm.memcpy.p0i8.p0i8.i64(i8* %new, i8* %array, i64 %kept, i1 false)
+  %free = inttoptr i64 {c_free} to void (i8*)*
+  call void %free(i8* %block)
+  br label %done
+done:
+  ret i8* %new
+}}
+
+declare void @llvm.memcpy.p0i8.p0i8.i64(i8*, i8*, i64, i1)
+"""
 
 
 def keep_freed_memory():
@@ -55,26 +144,35 @@ class _Handler(ctypes.Structure):
     _fields_ = [("name", ctypes.c_char * 127), ("version", ctypes.c_uint8), ("allocator", _Allocator)]
 
 
-def _aligning(plain, aligned, alignment, least):
-    """Machine code for NumPy's ``malloc(context, size)``, as an engine and an address: `aligned` of the C library for
-    what is neither small nor very large, `plain` else."""
-    size, pointer = ir.IntType(64), ir.IntType(8).as_pointer()
-    module = ir.Module("minigrad_memory")
-    module.triple = llvm.get_process_triple()
-    function = ir.Function(module, ir.FunctionType(pointer, [pointer, size]), "minigrad_malloc")
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
+def _machine_code(alignment, least, plain, c):
+    """NumPy's functions of an allocator in machine code, as an engine and their addresses by name.
 
-    def call(address, kinds, arguments):
-        target = builder.inttoptr(size(address), ir.FunctionType(pointer, kinds).as_pointer())
-        builder.ret(builder.call(target, arguments))
+    Parameters
+    ----------
+    alignment, least : int
+    plain : _Allocator
+        NumPy's own.
+    c : dict
+        Addresses of the C library's functions.
+    """
+    engine = machine_code(CODE.format(
+        alignment=alignment, least=least, range=MOST - least, mark=MARK, malloc=plain.malloc, realloc=plain.realloc,
+        free=plain.free, **{f"c_{name}": address for name, address in c.items()}))
+    return engine, {name: engine.get_function_address(f"minigrad_{name}") for name in ("malloc", "realloc", "free")}
 
-    context, count = function.args
-    inside = builder.icmp_unsigned("<", builder.sub(count, size(least)), size(MOST - least))
-    with builder.if_then(inside):
-        call(aligned, [size, size], [size(alignment), count])
-    call(plain, [pointer, size], [context, count])
-    engine = machine_code(module)
-    return engine, engine.get_function_address(function.name)
+
+def _functions_of_c():
+    """Addresses of glibc's functions by name; None if malloc is another's, or the C library is."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        found, glibc = [
+            {name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+             for name in ("malloc", "free", "malloc_usable_size")}
+            for library in (ctypes.CDLL(None), ctypes.CDLL("libc.so.6"))]
+    except (OSError, AttributeError):
+        return None
+    return found if found == glibc else None
 
 
 @functools.cache
@@ -85,13 +183,12 @@ def _context(alignment, least):
     One context serves all threads, though it may not be entered twice at a time: `np.empty` does not let go of the
     interpreter's lock.
     """
-    linux, locked = sys.platform.startswith("linux"), getattr(sys, "_is_gil_enabled", lambda: True)()
-    if not linux or not locked:  # aligned_alloc is another function, or none, on other systems
+    c, locked = _functions_of_c(), getattr(sys, "_is_gil_enabled", lambda: True)()
+    if c is None or not locked:
         return None
     try:
-        aligned = ctypes.CDLL(None).aligned_alloc
         umath = importlib.import_module("numpy._core._multiarray_umath")
-    except (OSError, AttributeError, ImportError):
+    except ImportError:
         return None
     api = ctypes.pythonapi
     pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", api))
@@ -105,9 +202,10 @@ def _context(alignment, least):
     plain = _Handler.from_address(pointer_of(context.run(get_handler), kind.value))
     if (plain.name, plain.version) != (b"default_allocator", 1):
         return None
-    engine, malloc = _aligning(plain.allocator.malloc, ctypes.cast(aligned, ctypes.c_void_p).value, alignment, least)
+    engine, functions = _machine_code(alignment, least, plain.allocator, c)
     handler = _Handler(b"minigrad", 1, plain.allocator)
-    handler.allocator.malloc = malloc  # what it returns may be freed and resized as anything of the C library's
+    for name, address in functions.items():
+        setattr(handler.allocator, name, address)
     for kept in (engine, handler, kind):  # arrays may outlive this module
         api.Py_IncRef(ctypes.py_object(kept))
     context.run(set_handler, capsule(ctypes.addressof(handler), ctypes.addressof(kind), None))
@@ -116,6 +214,6 @@ def _context(alignment, least):
 
 def allocator(alignment, least):
     """``empty(shape, dtype)``: `np.empty`, of memory that begins at a multiple of `alignment` bytes if it is at least
-    `least` and less than `MOST` bytes, and the system is Linux."""
+    `least` and less than `MOST` bytes, and the C library is glibc."""
     context = _context(alignment, least)
     return np.empty if context is None else functools.partial(context.run, np.empty)
