@@ -25,8 +25,11 @@ REASONS = (
      "the op's Python: of 9.4 us the kernel takes 2.2, five arrays 1.3, recording 2.3, "
      "checks of arguments and labels 2.2"),
     (r"^broadcast add \(64, 1000\)", "the op's Python: the kernel takes 6.0 us, the op about 10"),
-    (r"^gelu 1,000,000, forward$", "its error function, 250 us: 0.95 to 1.08 in three runs"),
-    (r"^(add|mul|relu|div) 1,000,000|^broadcast add \(1000, 1000\)",
+    (r"^(exp|log|tanh|sigmoid|gelu) 1,000,000|^softmax \(1000, 1000\)",
+     "on Intel processors LLVM makes vectors of 32 bytes of Numba's loops unless it is told otherwise: with 64 bytes "
+     "exp, log, tanh, sigmoid and gelu take 0.71 to 0.82 of the time, softmax 0.85 to 0.91 (docs/decisions.md, 110); "
+     "elsewhere gelu was at 0.95 to 1.08"),
+    (r"^(add|mul|relu|div) 1,000,000|^broadcast add \((1000, 1000|64, 32, 32, 32)\)",
      "memory bandwidth: 8 to 12 MB are moved at 85 to 120 GB/s; such rows were at 0.67 and 0.88, at 0.93 and 1.18 in "
      "two runs"),
     (r"^sum \(100, 100, 100\)",
@@ -35,18 +38,20 @@ REASONS = (
     (r"^conv (3x3|5x5) \(64, [13],",
      "sums of 9 to 27 terms: what a tile of outputs costs besides its multiplications weighs more, 75 to 145 GFLOP/s "
      "where 16 channels reach 230 to 260"),
+    (r"^conv .*groups 4",
+     "a filter's 16 channels fill one vector with AVX-512: 190 GFLOP/s where two vectors reach 230 to 260; what they "
+     "wait for was not measured"),
     (r"^conv .*(groups 32|depthwise)",
      "few channels to a filter: half a vector of outputs, or a row of the image at a time, 30 to 145 GFLOP/s"),
     (r"^conv 1x1 \(32, 256, 7, 7\)",
      "with AVX2 0.90 and 0.98 in two runs since pixels are packed as the tiles read them (docs/decisions.md, 98), at "
      "105 to 120 GFLOP/s like a matrix product of that size; with AVX-512 measured before that, at 160 to 175"),
     (r"^conv 1x1 .*stride 2", "noise: 1.02 and 0.98 in two runs"),
+    (r"^conv 1x1 |^conv 3x3 .*stride 2",
+     "170 to 240 GFLOP/s on two Emerald Rapids cores, whose best matrix products reach 300; not looked into"),
     (r"^conv 5x5 \(32, 32, 14, 14\)|^conv 3x3 .*dilation 2",
      "the padding is multiplied too: 16 % of the products of 5x5 at 14 x 14, 9 % of the dilated ones at 28 x 28, at 80 "
      "to 120 GFLOP/s with AVX2, 190 to 205 with AVX-512, where matrix products take 200 to 220"),
-    (r"^softmax \(1000, 1000\), axis 1",
-     "measured before a row was reduced in vectors of neighbours (docs/decisions.md, 96), which takes 0.77 of the "
-     "time; the exponentials alone were 144 of 325 us"),
     (r"^cross-entropy \(64, 1000\), forward",
      "the op's Python, about 5 of 23 us: a batch of (60, 10) takes 6 in all"),
     (r"^peak memory of a training step A, .*captured",
@@ -71,12 +76,15 @@ OBSTACLES = (
      "core saves less than it could, since what one core has written is slow to reach the other: 10,000 float32 take "
      "17 µs to be touched once, 2 on the core that wrote them (Zen 4). Recording and the walk were 120 µs of Python on "
      "top there, 255 to 445 on Zen 3, until a Sequential repeated its passes (docs/decisions.md, 106); what is left "
-     "beside the two passes (loss, walk, optimizer, 14 gradients) is in what a captured step takes less. Five "
-     "times PyTorch's speed would be 170 µs on Zen 4: the products alone. A third of NumPy's time "
-     "is less than what the kernels take, and half of JAX's leaves nothing for Python"),
+     "beside the two passes (loss, walk, optimizer, 14 gradients) is in what a captured step takes less. On two "
+     "Emerald Rapids cores the kernels take 207 µs (262 on one; products 137, batch normalization 50, SGD 27), and "
+     "Python some 60 in a step. Five times PyTorch's speed would be 170 µs on Zen 4 and 230 here; a third of NumPy's "
+     "time, and half of JAX's, leave next to nothing for Python"),
     (r"^training step B against",
-     "B (two Zen 4 cores): its kernels take 3.0 to 3.1 ms: convolutions 1.8 (the gradients by the weights 0.73), "
-     "batch normalization and pooling 0.7, products 0.5. A twelfth of NumPy's time would be 1.5 to 2 ms, a fourth of "
+     "B: on two Emerald Rapids cores its kernels take 3.1 ms, convolutions 1.8, batch normalization and pooling 0.9, "
+     "products 0.35; PyTorch's step took 9.7, 11.1 and 14.3 in three runs. On two Zen 4 cores its kernels "
+     "took 3.0 to 3.1 ms before 107 to 109: convolutions 1.8 (the gradients by the weights 0.73), batch normalization "
+     "and pooling 0.7, products 0.5. A twelfth of NumPy's time would be 1.5 to 2 ms, a fourth of "
      "PyTorch's 2.5 to 3.8. Statistics from the convolution's hot tile, not built, would save 0.1 (docs/decisions.md, "
      "83)"),
     (r"^engine, backward",
@@ -87,7 +95,8 @@ OBSTACLES = (
      "The engine's forward: a tensor, a node and a launch of 0.14 µs are 1.7 to 2.1 µs of Python on a Zen 4 core, 5.5 "
      "on the Zen 3 machine, where PyTorch takes 5.0 to 5.4"),
     (r"^GEMM from",
-     "Large products with AVX2: 256³ to 1024³ take 0.93 to 1.07 of NumPy's time, 2048³ 1.05 to 1.08. Before a tile's "
+     "With AVX-512, on two Emerald Rapids cores, 2048³ takes 1.09 of NumPy's time; the second-level cache there is "
+     "2 MiB, what is packed at a time was chosen for 512 KiB and 1 MiB. Large products with AVX2: 256³ to 1024³ take 0.93 to 1.07 of NumPy's time, 2048³ 1.05 to 1.08. Before a tile's "
      "loop took four steps at a time (docs/decisions.md, 90) it was 1.05 to 1.22: beside another machine's work on the "
      "same core it is instructions that count. What is left at 2048³ was not found: lower blocks, which leave more of "
      "the second-level cache to others, made it 1.08 times as fast, shorter slices of the depth slower"),
