@@ -82,11 +82,10 @@ OBSTACLES = (
      "time, and half of JAX's, leave next to nothing for Python"),
     (r"^training step B against",
      "B: on two Emerald Rapids cores its kernels take 3.1 ms, convolutions 1.8, batch normalization and pooling 0.9, "
-     "products 0.35; PyTorch's step took 9.7, 11.1 and 14.3 in three runs. On two Zen 4 cores its kernels "
-     "took 3.0 to 3.1 ms before 107 to 109: convolutions 1.8 (the gradients by the weights 0.73), batch normalization "
-     "and pooling 0.7, products 0.5. A twelfth of NumPy's time would be 1.5 to 2 ms, a fourth of "
-     "PyTorch's 2.5 to 3.8. Statistics from the convolution's hot tile, not built, would save 0.1 (docs/decisions.md, "
-     "83)"),
+     "products 0.35; PyTorch's step took 9.7, 11.1 and 14.3 in three runs. On two Zen 4 cores they took 3.0 to 3.1 "
+     "before decisions 107 to 109: convolutions 1.8 (the gradients by the weights 0.73), batch normalization and "
+     "pooling 0.7, products 0.5. A twelfth of NumPy's time would be 1.5 to 2 ms, a fourth of PyTorch's 2.5 to 3.8. "
+     "Statistics from the convolution's hot tile, not built, would save 0.1 (docs/decisions.md, 83)"),
     (r"^engine, backward",
      "The engine's backward: of a chain's 5 µs per mul on a Zen 4 core the two products of its gradient take 2.6 (1.3 "
      "each, in tensor ops, as they are written), finding the node's arrays, checking and handing on the rest; "
