@@ -94,11 +94,12 @@ OBSTACLES = (
      "The engine's forward: a tensor, a node and a launch of 0.14 µs are 1.7 to 2.1 µs of Python on a Zen 4 core, 5.5 "
      "on the Zen 3 machine, where PyTorch takes 5.0 to 5.4"),
     (r"^GEMM from",
-     "With AVX-512, on two Emerald Rapids cores, 2048³ takes 1.09 of NumPy's time; the second-level cache there is "
-     "2 MiB, what is packed at a time was chosen for 512 KiB and 1 MiB. Large products with AVX2: 256³ to 1024³ take "
-     "0.93 to 1.07 of NumPy's time, 2048³ 1.05 to 1.08. Before a tile's loop took four steps at a time (docs/decisions.md, 90) it was 1.05 to 1.22: beside another machine's work on the "
-     "same core it is instructions that count. What is left at 2048³ was not found: lower blocks, which leave more of "
-     "the second-level cache to others, made it 1.08 times as fast, shorter slices of the depth slower"),
+     "With AVX-512, on two Emerald Rapids cores, 2048³ takes 1.09 of NumPy's time; the second-level cache there is 2 "
+     "MiB, what is packed at a time was chosen for 512 KiB and 1 MiB. Large products with AVX2: 256³ to 1024³ take "
+     "0.93 to 1.07 of NumPy's time, 2048³ 1.05 to 1.08. Before a tile's loop took four steps at a time "
+     "(docs/decisions.md, 90) it was 1.05 to 1.22: beside another machine's work on the same core it is instructions "
+     "that count. What is left at 2048³ was not found: lower blocks, which leave more of the second-level cache to "
+     "others, made it 1.08 times as fast, shorter slices of the depth slower"),
     (r"^GEMM below|^every single op",
      "Small products: 16 x 16 x 16 takes 2.6 µs from Python on a Zen 4 core, 1.0 of them in the kernel, and NumPy's "
      "1.7; on a Zen 3 core, at best, 3.3, 0.8 and 1.6. Thin ones: 10 columns are fewer than an AVX-512 vector has "
