@@ -14,7 +14,7 @@ from minigrad.compiling import show_compilations
 from minigrad.modes import on_host
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
-LEAST = 1 << 16  # bytes of an array that is aligned: for less, it would cost more than it saves
+LEAST = 1 << 16  # bytes of an array that is aligned: by aligned_alloc, arrays of 4 and 40 KB cost more than they saved
 
 class Device:
     """A place for arrays with the kernels that work there.

@@ -239,6 +239,8 @@ def machine_code(module):
 
     Not optimised: for code that does little more than call what Numba has compiled.
     """
+    llvm.initialize_native_target()  # Numba does it when it compiles, so not if its JIT is off
+    llvm.initialize_native_asmprinter()
     parsed = llvm.parse_assembly(str(module))
     target = llvm.Target.from_default_triple().create_target_machine(opt=0)
     engine = llvm.create_mcjit_compiler(parsed, target)

@@ -22,98 +22,91 @@ from minigrad.kernels.cpu.compile import machine_code
 
 KEPT = 1 << 30  # bytes: more than that at the end of the heap goes back
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt (malloc.h)
-MOST = 1 << 22  # bytes from which on NumPy asks the system for huge pages: left to it
 MARK = 0x6D67 << 48  # no size of a block
 _SET_HANDLER, _GET_HANDLER = 304, 305  # places in the table of NumPy's C interface: PyDataMem_SetHandler, _GetHandler
 
-# An aligned array lies in a block of the C library's, a few bytes behind its start. How many is noted, beside MARK, in
-# the word before it, which in front of other arrays is glibc's: the size of their block. (The C library's aligned_alloc
-# does not use what was freed again until glibc 2.38: a step of net C took 120 MiB instead of 81.)
+# An aligned array lies in a block of NumPy's, 16 to 64 bytes behind its start. How many is noted in the word before it,
+# added to the array's address and MARK, which no other array has there: glibc keeps the size of its block in that word.
+# (The C library's aligned_alloc does not use again what was freed until glibc 2.38: a step of net C took 120 MiB
+# instead of 81.)
 CODE = """
-define i64 @behind(i8* %array) {{  ; how far behind the start of its block, 0 if it is not aligned
-  %before = getelementptr i8, i8* %array, i64 -8
-  %word = bitcast i8* %before to i64*
-  %note = load i64, i64* %word
-  %behind = sub i64 %note, {mark}
+define i64 @behind(ptr %array) {{  ; how far behind the start of its block, 0 if it is not aligned
+  %before = getelementptr i8, ptr %array, i64 -8
+  %note = load i64, ptr %before
+  %address = ptrtoint ptr %array to i64
+  %key = xor i64 %address, {mark}
+  %behind = sub i64 %note, %key
   %ours = icmp ule i64 %behind, {alignment}
   %result = select i1 %ours, i64 %behind, i64 0
   ret i64 %result
 }}
 
-define i8* @minigrad_malloc(i8* %context, i64 %size) {{
-  %above = sub i64 %size, {least}
-  %inside = icmp ult i64 %above, {range}
-  br i1 %inside, label %aligned, label %plain
+define ptr @minigrad_malloc(ptr %context, i64 %size) {{
+  %malloc = inttoptr i64 {malloc} to ptr
+  %small = icmp ult i64 %size, {least}
+  br i1 %small, label %plain, label %aligned
 plain:
-  %numpy = inttoptr i64 {malloc} to i8* (i8*, i64)*
-  %array = call i8* %numpy(i8* %context, i64 %size)
-  ret i8* %array
+  %array = call ptr %malloc(ptr %context, i64 %size)
+  ret ptr %array
 aligned:
-  %malloc = inttoptr i64 {c_malloc} to i8* (i64)*
   %more = add i64 %size, {alignment}
-  %block = call i8* %malloc(i64 %more)
-  %none = icmp eq i8* %block, null
+  %block = call ptr %malloc(ptr %context, i64 %more)
+  %none = icmp eq ptr %block, null
   br i1 %none, label %failed, label %found
 failed:
-  ret i8* null
+  ret ptr null
 found:
-  %address = ptrtoint i8* %block to i64
+  %address = ptrtoint ptr %block to i64
   %beyond = urem i64 %address, {alignment}
   %behind = sub i64 {alignment}, %beyond  ; at least 16, as blocks begin at multiples of 16
-  %line = getelementptr i8, i8* %block, i64 %behind
-  %before = getelementptr i8, i8* %line, i64 -8
-  %word = bitcast i8* %before to i64*
-  %note = add i64 %behind, {mark}
-  store i64 %note, i64* %word
-  ret i8* %line
+  %line = getelementptr i8, ptr %block, i64 %behind
+  %start = add i64 %address, %behind
+  %key = xor i64 %start, {mark}
+  %note = add i64 %key, %behind
+  %before = getelementptr i8, ptr %line, i64 -8
+  store i64 %note, ptr %before
+  ret ptr %line
 }}
 
-define void @minigrad_free(i8* %context, i8* %array, i64 %size) {{
-  %behind = call i64 @behind(i8* %array)
-  %plain = icmp eq i64 %behind, 0
-  br i1 %plain, label %numpys, label %ours
-numpys:
-  %numpy = inttoptr i64 {free} to void (i8*, i8*, i64)*
-  call void %numpy(i8* %context, i8* %array, i64 %size)
-  ret void
-ours:
+define void @minigrad_free(ptr %context, ptr %array, i64 %size) {{
+  %behind = call i64 @behind(ptr %array)
   %back = sub i64 0, %behind
-  %block = getelementptr i8, i8* %array, i64 %back
-  %free = inttoptr i64 {c_free} to void (i8*)*
-  call void %free(i8* %block)
+  %block = getelementptr i8, ptr %array, i64 %back
+  %free = inttoptr i64 {free} to ptr
+  call void %free(ptr %context, ptr %block, i64 %size)
   ret void
 }}
 
-define i8* @minigrad_realloc(i8* %context, i8* %array, i64 %size) {{
-  %behind = call i64 @behind(i8* %array)
+define ptr @minigrad_realloc(ptr %context, ptr %array, i64 %size) {{  ; what was aligned is not any more
+  %behind = call i64 @behind(ptr %array)
   %plain = icmp eq i64 %behind, 0
   br i1 %plain, label %numpys, label %ours
 numpys:
-  %numpy = inttoptr i64 {realloc} to i8* (i8*, i8*, i64)*
-  %resized = call i8* %numpy(i8* %context, i8* %array, i64 %size)
-  ret i8* %resized
+  %realloc = inttoptr i64 {realloc} to ptr
+  %resized = call ptr %realloc(ptr %context, ptr %array, i64 %size)
+  ret ptr %resized
 ours:
   %back = sub i64 0, %behind
-  %block = getelementptr i8, i8* %array, i64 %back
-  %usable = inttoptr i64 {c_malloc_usable_size} to i64 (i8*)*
-  %all = call i64 %usable(i8* %block)
+  %block = getelementptr i8, ptr %array, i64 %back
+  %usable = inttoptr i64 {malloc_usable_size} to ptr
+  %all = call i64 %usable(ptr %block)
   %old = sub i64 %all, %behind
   %shrinks = icmp ult i64 %size, %old
   %kept = select i1 %shrinks, i64 %size, i64 %old
-  %malloc = inttoptr i64 {c_malloc} to i8* (i64)*
-  %new = call i8* %malloc(i64 %size)
-  %none = icmp eq i8* %new, null
+  %malloc = inttoptr i64 {malloc} to ptr
+  %new = call ptr %malloc(ptr %context, i64 %size)
+  %none = icmp eq ptr %new, null
   br i1 %none, label %done, label %found
 found:
-  call void @llvm.memcpy.p0i8.p0i8.i64(i8* %new, i8* %array, i64 %kept, i1 false)
-  %free = inttoptr i64 {c_free} to void (i8*)*
-  call void %free(i8* %block)
+  call void @llvm.memcpy.p0.p0.i64(ptr %new, ptr %array, i64 %kept, i1 false)
+  %free = inttoptr i64 {free} to ptr
+  call void %free(ptr %context, ptr %block, i64 %all)
   br label %done
 done:
-  ret i8* %new
+  ret ptr %new
 }}
 
-declare void @llvm.memcpy.p0i8.p0i8.i64(i8*, i8*, i64, i1)
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 """
 
 
@@ -144,35 +137,26 @@ class _Handler(ctypes.Structure):
     _fields_ = [("name", ctypes.c_char * 127), ("version", ctypes.c_uint8), ("allocator", _Allocator)]
 
 
-def _machine_code(alignment, least, plain, c):
-    """NumPy's functions of an allocator in machine code, as an engine and their addresses by name.
-
-    Parameters
-    ----------
-    alignment, least : int
-    plain : _Allocator
-        NumPy's own.
-    c : dict
-        Addresses of the C library's functions.
-    """
+def _functions(alignment, least, plain):
+    """NumPy's functions of an allocator in machine code: an engine, and addresses by name. `plain` is NumPy's own."""
     engine = machine_code(CODE.format(
-        alignment=alignment, least=least, range=MOST - least, mark=MARK, malloc=plain.malloc, realloc=plain.realloc,
-        free=plain.free, **{f"c_{name}": address for name, address in c.items()}))
+        alignment=alignment, least=least, mark=MARK, malloc=plain.malloc, realloc=plain.realloc, free=plain.free,
+        malloc_usable_size=ctypes.cast(ctypes.CDLL(None).malloc_usable_size, ctypes.c_void_p).value))
     return engine, {name: engine.get_function_address(f"minigrad_{name}") for name in ("malloc", "realloc", "free")}
 
 
-def _functions_of_c():
-    """Addresses of glibc's functions by name; None if malloc is another's, or the C library is."""
-    if not sys.platform.startswith("linux"):
-        return None
+def _is_glibc():
+    """Whether memory is glibc's, of 64 bits, and nobody stands in for its malloc."""
+    if not sys.platform.startswith("linux") or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return False
     try:
         found, glibc = [
-            {name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value
-             for name in ("malloc", "free", "malloc_usable_size")}
+            [ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+             for name in ("malloc", "free", "malloc_usable_size", "gnu_get_libc_version")]  # the last no other has
             for library in (ctypes.CDLL(None), ctypes.CDLL("libc.so.6"))]
     except (OSError, AttributeError):
-        return None
-    return found if found == glibc else None
+        return False
+    return found == glibc
 
 
 @functools.cache
@@ -180,11 +164,10 @@ def _context(alignment, least):
     """A context in which NumPy's new arrays are aligned, None where there can't be one; see `allocator`.
 
     In other contexts NumPy does as before: its allocator is a context variable. An array knows by what to be freed.
-    One context serves all threads, though it may not be entered twice at a time: `np.empty` does not let go of the
-    interpreter's lock.
+    One context serves all threads, though it may not be entered twice at a time: given a tuple of ints, `np.empty` runs
+    no Python and does not let go of the interpreter's lock, unless there is no memory.
     """
-    c, locked = _functions_of_c(), getattr(sys, "_is_gil_enabled", lambda: True)()
-    if c is None or not locked:
+    if not _is_glibc() or not getattr(sys, "_is_gil_enabled", lambda: True)():
         return None
     try:
         umath = importlib.import_module("numpy._core._multiarray_umath")
@@ -202,7 +185,7 @@ def _context(alignment, least):
     plain = _Handler.from_address(pointer_of(context.run(get_handler), kind.value))
     if (plain.name, plain.version) != (b"default_allocator", 1):
         return None
-    engine, functions = _machine_code(alignment, least, plain.allocator, c)
+    engine, functions = _functions(alignment, least, plain.allocator)
     handler = _Handler(b"minigrad", 1, plain.allocator)
     for name, address in functions.items():
         setattr(handler.allocator, name, address)
@@ -214,6 +197,6 @@ def _context(alignment, least):
 
 def allocator(alignment, least):
     """``empty(shape, dtype)``: `np.empty`, of memory that begins at a multiple of `alignment` bytes if it is at least
-    `least` and less than `MOST` bytes, and the C library is glibc."""
+    `least` bytes, and the C library is glibc."""
     context = _context(alignment, least)
     return np.empty if context is None else functools.partial(context.run, np.empty)

@@ -26,9 +26,9 @@ REASONS = (
      "checks of arguments and labels 2.2"),
     (r"^broadcast add \(64, 1000\)", "the op's Python: the kernel takes 6.0 us, the op about 10"),
     (r"^(exp|log|tanh|sigmoid|gelu) 1,000,000|^softmax \(1000, 1000\)",
-     "on Intel processors LLVM makes vectors of 32 bytes of Numba's loops unless it is told otherwise: with 64 bytes "
-     "exp, log, tanh, sigmoid and gelu take 0.71 to 0.82 of the time, softmax 0.85 to 0.91 (docs/decisions.md, 110); "
-     "elsewhere gelu was at 0.95 to 1.08"),
+     "in part: on Intel processors LLVM makes vectors of 32 bytes of Numba's loops unless it is told otherwise; with "
+     "64 bytes exp, log, tanh, sigmoid and gelu, forward, take 0.71 to 0.82 of the time, softmax 0.85 to 0.91 "
+     "(docs/decisions.md, 110). On Zen 3 gelu was at 0.95 to 1.08"),
     (r"^(add|mul|relu|div) 1,000,000|^broadcast add \((1000, 1000|64, 32, 32, 32)\)",
      "memory bandwidth: 8 to 12 MB are moved at 85 to 120 GB/s; such rows were at 0.67 and 0.88, at 0.93 and 1.18 in "
      "two runs"),
@@ -48,7 +48,8 @@ REASONS = (
      "105 to 120 GFLOP/s like a matrix product of that size; with AVX-512 measured before that, at 160 to 175"),
     (r"^conv 1x1 .*stride 2", "noise: 1.02 and 0.98 in two runs"),
     (r"^conv 1x1 |^conv 3x3 .*stride 2",
-     "170 to 240 GFLOP/s on two Emerald Rapids cores, whose best matrix products reach 300; not looked into"),
+     "170 to 240 GFLOP/s on two Emerald Rapids cores, where a matrix product of 1024 cubed reaches 290; not looked "
+     "into"),
     (r"^conv 5x5 \(32, 32, 14, 14\)|^conv 3x3 .*dilation 2",
      "the padding is multiplied too: 16 % of the products of 5x5 at 14 x 14, 9 % of the dilated ones at 28 x 28, at 80 "
      "to 120 GFLOP/s with AVX2, 190 to 205 with AVX-512, where matrix products take 200 to 220"),
@@ -77,15 +78,15 @@ OBSTACLES = (
      "17 µs to be touched once, 2 on the core that wrote them (Zen 4). Recording and the walk were 120 µs of Python on "
      "top there, 255 to 445 on Zen 3, until a Sequential repeated its passes (docs/decisions.md, 106); what is left "
      "beside the two passes (loss, walk, optimizer, 14 gradients) is in what a captured step takes less. On two "
-     "Emerald Rapids cores the kernels take 207 µs (262 on one; products 137, batch normalization 50, SGD 27), and "
-     "Python some 60 in a step. Five times PyTorch's speed would be 170 µs on Zen 4 and 230 here; a third of NumPy's "
-     "time, and half of JAX's, leave next to nothing for Python"),
+     "Emerald Rapids cores the kernels of a captured step take 207 µs (262 on one; products 137, batch normalization "
+     "50, SGD 27); a step takes 60 to 120 more, Python and what the kernels lose by it. Five times PyTorch's speed "
+     "would be 170 µs on Zen 4 and 200 to 230 on Emerald Rapids, a third of NumPy's time 230: the kernels alone"),
     (r"^training step B against",
-     "B: on two Emerald Rapids cores its kernels take 3.1 ms, convolutions 1.8, batch normalization and pooling 0.9, "
-     "products 0.35; PyTorch's step took 9.7, 11.1 and 14.3 in three runs. On two Zen 4 cores they took 3.0 to 3.1 "
-     "before decisions 107 to 109: convolutions 1.8 (the gradients by the weights 0.73), batch normalization and "
-     "pooling 0.7, products 0.5. A twelfth of NumPy's time would be 1.5 to 2 ms, a fourth of PyTorch's 2.5 to 3.8. "
-     "Statistics from the convolution's hot tile, not built, would save 0.1 (docs/decisions.md, 83)"),
+     "B: on two Emerald Rapids cores its kernels take 3.0 to 3.1 ms, convolutions 1.8, batch normalization and pooling"
+     " 0.9, products 0.35; PyTorch's step took 9.7, 11.1 and 14.3 in three runs. On two Zen 4 cores they took 3.0 to "
+     "3.1 before decisions 107 to 109: convolutions 1.8 (the gradients by the weights 0.73), batch normalization and "
+     "pooling 0.7, products 0.5. On either, a twelfth of NumPy's time would be 1.5 to 2 ms, a fourth of PyTorch's 2.4 "
+     "to 3.8. Statistics from the convolution's hot tile, not built, would save 0.1 (docs/decisions.md, 83)"),
     (r"^engine, backward",
      "The engine's backward: of a chain's 5 µs per mul on a Zen 4 core the two products of its gradient take 2.6 (1.3 "
      "each, in tensor ops, as they are written), finding the node's arrays, checking and handing on the rest; "
