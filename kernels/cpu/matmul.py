@@ -317,7 +317,7 @@ def _dot_share(task, tasks, a, b, bias, out, sizes):
     start = BIAS if bias.size else ZERO
     block = max(1, DOT_BYTES // max(1, k * DOT_COLUMNS * a.itemsize))
     for left in range(begin // down, (end + down - 1) // down, block):
-        for i in range(down):  # of tiles down + i, one column of tiles after the other, those from begin to end
+        for i in range(down):  # tile j * down + i lies in column j of the tiles; from begin to end they are ours
             row = i * DOT_ROWS
             first, last = max(left, (begin - i + down - 1) // down), min(left + block, (end - i + down - 1) // down)
             for j in range(first, last):
