@@ -5,9 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
+import numpy as np
 import pytest
 
 from minigrad.kernels.cpu import simd
+from minigrad.kernels.cpu.compile import OPTIONS, KernelCompiler, inline
+from minigrad.kernels.cpu.parallel import parallel_for
 
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 PROGRAM = """
@@ -100,3 +104,35 @@ def test_an_unknown_width_is_an_error():
     result = subprocess.run([sys.executable, "-c", "import minigrad.kernels.cpu.simd"], env=environment,
                             capture_output=True, text=True, timeout=120)
     assert "MINIGRAD_LANES expects the bytes of a vector, 64, 32 or 16, got '24'" in result.stderr
+
+
+@inline
+def take_roots(line):
+    for i in range(line.size):
+        line[i] = np.sqrt(line[i])
+
+
+@inline
+def one_more(block, x):
+    line = x[64 * block : 64 * block + 64]
+    for i in range(line.size):
+        line[i] += 1
+    take_roots(line)
+
+
+def half_the_root_of_one_more(x):
+    parallel_for(one_more, x.size // 64, x.size > 4096, (x,))
+    for i in range(x.size):
+        x[i] *= 0.5
+
+
+@pytest.mark.skipif(not JIT, reason="needs the compiler")
+def test_loops_are_made_of_vectors_of_the_same_width():
+    """A kernel's, those of what `parallel_for` runs, and a helper's: LLVM prefers 32 bytes on Intel's AVX-512."""
+    kernel = numba.njit(half_the_root_of_one_more, _nrt=False, pipeline_class=KernelCompiler, **OPTIONS)
+    x = np.full(128, 3, np.float32)
+    kernel(x)
+    np.testing.assert_array_equal(x, np.ones(128))
+    (code,), vector = kernel.inspect_llvm().values(), f"<{simd.VECTOR_BYTES // 4} x float>"
+    for operation in ("fadd", "fmul", "@llvm.sqrt"):
+        assert any(operation in line and vector in line for line in code.splitlines())
