@@ -30,6 +30,17 @@ def _span(block, param):
 
 
 @inline
+def _normal(average):
+    """0 for a number too small to be normal. Processors are slow with those, and an average of gradients that have
+    become 0, behind a dead ReLU, never gets from there to 0: 0.9 of the smallest rounds to it.
+
+    From step 900 of net B on 6,800 of its 207,018 averages were such: a step took 3.6 ms instead of 3.3.
+    """
+    T = type(average)
+    return T(0) if abs(average) < np.finfo(T).tiny else average
+
+
+@inline
 def _sgd_plain(block, param, grad, rate, decay, sign):
     start, stop = _span(block, param)
     p, d = param[start:stop], grad[start:stop]
@@ -43,7 +54,7 @@ def _sgd_momentum(block, param, grad, buffer, rate, keep, new, decay, sign, nest
     p, d, b = param[start:stop], grad[start:stop], buffer[start:stop]
     for i in range(p.size):
         g = sign * d[i] + decay * p[i]
-        moved = g if first else keep * b[i] + new * g
+        moved = g if first else _normal(keep * b[i] + new * g)
         b[i] = moved
         p[i] -= rate * (g + keep * moved if nesterov else moved)
 
@@ -77,14 +88,14 @@ def _adam_block(block, param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, numbers
     if max_exp_avg_sq.size == 0:
         for i in range(p.size):
             g = sign * d[i] + decay * p[i]
-            first, second = b1 * m[i] + c1 * g, b2 * v[i] + c2 * (g * g)
+            first, second = _normal(b1 * m[i] + c1 * g), _normal(b2 * v[i] + c2 * (g * g))
             m[i], v[i] = first, second
             p[i] = p[i] * shrink - size * _adam_direction(first, second, root, eps)
     else:
         top = max_exp_avg_sq[start:stop]
         for i in range(p.size):
             g = sign * d[i] + decay * p[i]
-            first, second, largest = b1 * m[i] + c1 * g, b2 * v[i] + c2 * (g * g), top[i]
+            first, second, largest = _normal(b1 * m[i] + c1 * g), _normal(b2 * v[i] + c2 * (g * g)), top[i]
             if not ((largest > second) | (largest != largest)):
                 largest = second
             m[i], v[i], top[i] = first, second, largest

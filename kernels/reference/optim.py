@@ -7,7 +7,8 @@ def sgd(param, grad, buffer, settings, nesterov, maximize, first):
     """One step of SGD with momentum, as torch.optim.SGD writes it; nesterov, maximize and first are 0 or 1.
 
     settings holds lr, momentum, dampening and weight_decay. With momentum 0 the buffer is not touched and may have
-    size 0; on the `first` step it becomes the gradient, without reading it.
+    size 0; on the `first` step it becomes the gradient, without reading it. Averages, here and in `adam`, may be 0
+    where they are too small to be normal numbers.
     """
     lr, momentum, dampening, weight_decay = settings
     with np.errstate(all="ignore"):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from agreement import FLOATS, check, numbers
 
+from minigrad.kernels import cpu
+
 SIZES = (0, 1, 17, 33, 70_003)
 
 
@@ -45,6 +47,29 @@ def test_adam_of_zero_gradients_does_not_move():
     after = check("adam", arguments, {0, 2, 3, 5})
     np.testing.assert_array_equal(after[0], 1)
     np.testing.assert_array_equal(after[5], 1)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("kernel", ("sgd", "adam"))
+def test_averages_too_small_to_be_normal_are_0(kernel, dtype):
+    """They would stay, for 0.9 of the smallest number rounds to it, and processors are slow with them."""
+    tiny, zeros = np.finfo(dtype).tiny, [np.zeros(40, dtype) for _ in range(3)]
+    param, grad, average = zeros
+    average[:] = 4 * tiny
+    average[33:37] = np.nan, -np.inf, -tiny, 1
+    if kernel == "sgd":
+        arguments = param, grad, average, np.array([1.0, 0.5, 0.0, 0.0]), 0, 0, 0
+    else:
+        settings = np.array([1.0, 0.5, 0.5, 1e-8, 0.0])
+        arguments = param, grad, average, average.copy(), grad[:0], np.zeros(1), settings, 0, 0
+    getattr(cpu, kernel)(*arguments)
+    for averages in arguments[2:4] if kernel == "adam" else [average]:
+        np.testing.assert_array_equal(averages[:33], 2 * tiny)
+        np.testing.assert_array_equal(averages[33:37], [np.nan, -np.inf, 0, 0.5])
+    for _ in range(2):
+        getattr(cpu, kernel)(*arguments)
+    for averages in arguments[2:4] if kernel == "adam" else [average]:
+        np.testing.assert_array_equal(averages[:33], 0)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
