@@ -134,9 +134,13 @@ class Device:
 
     @staticmethod
     def owner_of(array):
-        """The array that owns the memory of an array, and how many bytes behind its start the array begins."""
-        owner = array.base if isinstance(array.base, np.ndarray) else array
-        return owner, array.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
+        """The array that owns the memory of an array."""
+        base = array.base
+        return base if isinstance(base, np.ndarray) else array
+
+    def offset_of(self, array):
+        """How many bytes behind the start of its owner an array begins."""
+        return self.address(array) - self.address(self.owner_of(array))
 
     @staticmethod
     def memory(size):
@@ -253,9 +257,12 @@ class CudaDevice(Device):
 
     @staticmethod
     def owner_of(array):
-        """The array that owns the memory of an array, and how many bytes behind its start the array begins."""
-        owner = array if array.base is None else array.base
-        return owner, array.offset - owner.offset
+        """The array that owns the memory of an array."""
+        return array if array.base is None else array.base
+
+    def offset_of(self, array):
+        """How many bytes behind the start of its owner an array begins."""
+        return array.offset - self.owner_of(array).offset
 
     def memory(self, size):
         """A piece of memory of `size` bytes, and the offset in it at which an aligned buffer may begin."""

@@ -1,6 +1,7 @@
 """``minigrad.capture``: the step as users see it."""
 
 import functools
+import itertools
 import threading
 import types
 import warnings
@@ -35,7 +36,7 @@ def capture(function=None, *, most_recordings=MOST_RECORDINGS):
             loss = train_step(images, labels)
 
     The first call runs the step as it is and notes every launch with its buffers. A later call with tensors of the
-    same shapes copies them in and repeats the launches; parameters, running statistics, optimizer state, ``.grad`` and
+    same shapes repeats the launches with them; parameters, running statistics, optimizer state, ``.grad`` and
     random numbers come out bit for bit as without capture, with learning-rate schedules stepped inside or outside.
     Other shapes, another mode (``eval``, ``no_grad``), frozen parameters, changed settings or another value of an
     argument that is no tensor are recorded anew. (A setting is noticed when it is set as an attribute of its module,
@@ -43,7 +44,7 @@ def capture(function=None, *, most_recordings=MOST_RECORDINGS):
 
     What a replay does not repeat is Python of your own: a counter in the step, a branch on a Python variable keep what
     they did while the step was recorded, and so does a variable that means another tensor by now (rewrite the tensor
-    with ``copy_``, or make it an argument). The step gets copies of its arguments, which it may not change in place.
+    with ``copy_``, or make it an argument). The step may not change its arguments in place.
 
     Parameters
     ----------
@@ -160,6 +161,16 @@ def _check_inputs(structure, tensors):
             )
 
 
+def _check_unchanged(inputs):
+    for tensor in inputs:
+        if tensor.version[0]:
+            raise CaptureError(
+                f"capture: the step changes an input of shape {tensor.shape} in place, and what it gets is a copy, so "
+                "that the caller would not see it; return the new values, or keep the tensor outside and let the step "
+                "refer to it by its name"
+            )
+
+
 def _others(structure):
     """Everything in a structure that is not a container."""
     if isinstance(structure, (tuple, list)):
@@ -182,28 +193,44 @@ class Recording:
         The memory that the step's temporary buffers take, and would take if none shared memory with another.
     """
 
-    def __init__(self, recorder, inputs, outputs, structure):
+    def __init__(self, recorder, kinds, outputs, structure):
         device, tape = recorder.device, recorder.tape
         self.guards, self.device = recorder.guards, device
         self.launches = [entry.name for entry in tape if isinstance(entry, Launch)]
-        self._inputs, self._outputs, self._structure = inputs, outputs, structure
+        self._outputs, self._structure = outputs, structure
         self._grads = [(leaf, leaf.grad) for leaf in recorder.grads]
         self._changed = recorder.guards.changed_tensors()
-        buffers = self._place(recorder.allocations)
-        self._steps, launches = [], []
-        for entry in tape:
-            if isinstance(entry, Launch):
-                arguments = [buffers(a) if isinstance(a, Buffer) else a for a in entry.arguments]
-                launches.append((entry.name, entry.kernel, arguments))
-            else:
-                self._steps += [*([device.sequence(launches)] if launches else []), entry]
-                launches = []
-        if launches:
-            self._steps.append(device.sequence(launches))
+        buffers, inputs = self._place(recorder.allocations, kinds)
+        # Launches that take an input where the caller has it, if nobody holds on to the one of the recording (a
+        # result, say, or what the step has left somewhere); else those that find it in memory of the recording's own.
+        found = [n for n in range(len(kinds)) if recorder.allocations[n].array() is None] if device.relocates else []
+        steps = found and self._steps_with(tape, buffers, [(inputs[n], 1) for n in found])
+        self._steps = steps or self._steps_with(tape, buffers, [])
+        self._inputs = [None if steps and n in found else array for n, array in enumerate(inputs)]
+        self._stay = {id(device.owner_of(array)) for array in self._staying(recorder)}
 
-    def _place(self, allocations):
-        """Give every temporary buffer its place; returns a function from a `Buffer` to its array."""
+    def _steps_with(self, tape, buffers, pieces):
+        """What a replay does, in order: pairs of a function and whether it takes the successors of `pieces`. None if
+        there are no such functions."""
+        steps = []
+        for launched, group in itertools.groupby(tape, lambda entry: isinstance(entry, Launch)):
+            if launched:
+                launches = [(entry.name, entry.kernel, [buffers(a) if isinstance(a, Buffer) else a
+                                                        for a in entry.arguments]) for entry in group]
+                run = self.device.relocatable(launches, pieces) if pieces else self.device.sequence(launches)
+                if run is None:
+                    return None
+                steps.append((run, True))
+            else:
+                steps += [(entry, False) for entry in group]
+        return steps
+
+    def _place(self, allocations, kinds):
+        """Give every temporary buffer its place; returns a function from a `Buffer` to its array, and the inputs', the
+        first allocations."""
         kept = {number: a.array() for number, a in enumerate(allocations) if a.array() is not None}
+        inputs = [kept[number] if number in kept else self.device.empty(*kind) for number, kind in enumerate(kinds)]
+        kept.update(enumerate(inputs))
         numbers = [number for number in range(len(allocations)) if number not in kept]
         lives = [Life(a.size, a.first, a.last) for a in (allocations[number] for number in numbers)]
         offsets, self.shared_bytes = plan(lives)
@@ -216,15 +243,30 @@ class Recording:
                 return self.device.view(kept[buffer.number], buffer.offset, buffer.shape, buffer.dtype)
             return self.device.view(memory, at[buffer.number] + buffer.offset, buffer.shape, buffer.dtype)
 
-        return array
+        return array, inputs
+
+    def _staying(self, recorder):
+        """The arrays that launches use and that others may see."""
+        for entry in recorder.tape:
+            for value in entry.arguments if isinstance(entry, Launch) else ():
+                if isinstance(value, Buffer):
+                    value = recorder.allocations[value.number].array()
+                if hasattr(value, "dtype"):
+                    yield value
 
     def replay(self, tensors):
         """Repeat the step for other inputs."""
-        copy = self.device.kernels.copy
-        for own, given in zip(self._inputs, tensors, strict=True):
-            copy(given.data.ravel(), own.ravel())
-        for step in self._steps:
-            step()
+        device = self.device
+        # What others see of an earlier call comes as an input, maybe: it is rewritten while the launches go on.
+        arrays = [_copy(device, t.data).data if id(device.owner_of(t.data)) in self._stay else t.data for t in tensors]
+        found = []
+        for own, array in zip(self._inputs, arrays, strict=True):
+            if own is None:
+                found.append(array)
+            else:
+                device.kernels.copy(array.ravel(), own.ravel())
+        for run, takes_inputs in self._steps:
+            run(*found) if takes_inputs else run()
         for leaf, grad in self._grads:
             leaf.grad = grad
         for tensor in self._changed:
@@ -263,21 +305,16 @@ def record(function, structure, tensors, known):
     inputs = [_copy(device, tensor.data) for tensor in tensors]
     guards = Guards({leaf: leaf.grad for recording in known for leaf, _ in recording._grads})
     with Recorder(device, guards) as recorder:
+        recorder.own([tensor.data for tensor in inputs])
         args, kwargs = unflatten(structure, inputs)
         result = function(*args, **kwargs)
         outputs = []
         result = flatten(result, outputs)
-    for tensor in inputs:
-        if tensor.version[0]:
-            raise CaptureError(
-                f"capture: the step changes an input of shape {tensor.shape} in place, and what it gets is a copy, so "
-                "that the caller would not see it; return the new values, or keep the tensor outside and let the step "
-                "refer to it by its name"
-            )
+    _check_unchanged(inputs)
     outputs = [tensor.data for tensor in outputs]  # without the graph: whatever nobody else holds is temporary
-    del args, kwargs
+    del args, kwargs, inputs
     guards.finish()
     if not recorder.repeatable:
         return None, unflatten(result, [_copy(device, array) for array in outputs])
-    recording = Recording(recorder, [tensor.data for tensor in inputs], outputs, result)
+    recording = Recording(recorder, [(t.data.shape, t.data.dtype) for t in tensors], outputs, result)
     return recording, recording.results()

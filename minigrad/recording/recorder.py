@@ -92,9 +92,14 @@ class Recorder:
     def _empty(self, shape, dtype):
         array = self._make(shape, dtype)
         if self.listening():
+            self.own([array])
+        return array
+
+    def own(self, arrays):
+        """Note arrays as memory of the step's own, from the next launch on."""
+        for array in arrays:
             self._owners[id(array)] = len(self.allocations)
             self.allocations.append(Allocation(array, len(self.tape)))
-        return array
 
     def _to_numpy(self, array):
         if self.listening():
@@ -119,11 +124,11 @@ class Recorder:
 
     def buffer(self, array):
         """The `Buffer` that an array of the step's own is; None for one from outside."""
-        owner, offset = self.device.owner_of(array)
+        owner = self.device.owner_of(array)
         number = self._owners.get(id(owner))
         if number is None or self.allocations[number].array() is not owner:
             return None
-        return Buffer(number, offset, array.shape, array.dtype)
+        return Buffer(number, self.device.offset_of(array), array.shape, array.dtype)
 
     # -- from places where Python decides ----------------------------------------------------------------------
 
