@@ -130,11 +130,13 @@ from minigrad import layers as nn
 from minigrad.kernels.cpu import usual
 
 end = nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)
+convolutional = nn.BatchNorm2d(9), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(144, 8), *end
 nets = {"product": nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), *end),
-        "correlate": nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
-                                   nn.Flatten(), nn.Linear(128, 8), *end)}
+        "correlate": nn.Sequential(nn.Conv2d(1, 9, 3, padding=1), *convolutional),
+        "correlate_lines_forward": nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 9, 3, padding=1),
+                                                 *convolutional)}
 for first, net in nets.items():
-    x = mg.randn(4, 1, 8, 8) if first == "correlate" else mg.randn(4, 64)
+    x = mg.randn(4, 64) if first == "product" else mg.randn(4, 1, 8, 8)
     for optimizer in (mg.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), mg.optim.Adam(net.parameters())):
         optimizer.zero_grad()
         nn.CrossEntropyLoss()(net(x), mg.tensor([0, 1, 2, 0])).backward()

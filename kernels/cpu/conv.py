@@ -1,5 +1,7 @@
 """Two-dimensional convolution and its gradients: which of the kernels computes it."""
 
+import functools
+
 from minigrad.kernels.cpu.compile import chosen
 from minigrad.kernels.cpu.conv_channels import correlate, correlate_workspace
 from minigrad.kernels.cpu.conv_depthwise import depthwise_grad_weight, depthwise_grad_weight_workspace
@@ -9,7 +11,10 @@ from minigrad.kernels.cpu.conv_pixels import (
     correlate_lines_forward_workspace,
     correlate_lines_grad_input,
     correlate_lines_grad_input_workspace,
+    pixels_pay,
 )
+from minigrad.kernels.cpu.simd import VECTOR_BYTES
+from minigrad.kernels.cpu.winograd import wants_winograd
 
 __all__ = [
     "conv2d_forward",
@@ -20,7 +25,23 @@ __all__ = [
     "conv2d_grad_weight_workspace",
 ]
 
-FEW = 8  # channels of the result, per group, that are too few to fill the lanes
+FEW = 8  # channels of the result, per group, that are too few to fill the lanes on any processor
+
+
+@functools.lru_cache(4096)
+def _by_pixels(source, weight, result, numbers, backward, itemsize):
+    """Whether pixels, and not channels, are in the lanes to compute `result` (N, C, H, W) from `source`; all shapes."""
+    stride_h, stride_w, _, _, dilation_h, dilation_w, groups = numbers
+    images, channels, rows, columns = result
+    taps_h, taps_w = weight[2:]
+    if channels <= FEW * groups:
+        return True
+    if itemsize == 4 and wants_winograd(images, source[1], channels, rows, columns, taps_h, taps_w, stride_h, stride_w,
+                                        dilation_h, dilation_w, groups):
+        return False
+    whole = taps_h == taps_w == 1 and source[2:] == result[2:]
+    return pixels_pay(source[1] // groups, channels // groups, taps_h * taps_w, rows, columns, whole,
+                      stride_w if backward else 1, VECTOR_BYTES // itemsize)
 
 
 def _is_depthwise(c_out, c_in, groups):
@@ -35,7 +56,7 @@ def conv2d_forward(x, weight, bias, out, work, stride_h, stride_w, pad_top, pad_
     Bottom and right padding follow from the size of `out`.
     """
     numbers = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
-    if out.shape[1] <= FEW * groups:
+    if _by_pixels(x.shape, weight.shape, out.shape, numbers, False, x.itemsize):
         return correlate_lines_forward, (x, weight, bias, out, work, *numbers)
     return correlate, (x, weight, bias, out, work, False, *numbers)
 
@@ -46,7 +67,7 @@ def conv2d_grad_input(
 ):
     """Gradient `out` (N, C, H, W) of a convolution by its input, from `grad` (N, O, OH, OW)."""
     numbers = stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
-    if out.shape[1] <= FEW * groups:
+    if _by_pixels(grad.shape, weight.shape, out.shape, numbers, True, grad.itemsize):
         return correlate_lines_grad_input, (grad, weight, out, work, *numbers)
     return correlate, (grad, weight, work[:0], out, work, True, *numbers)
 
@@ -66,20 +87,20 @@ def conv2d_forward_workspace(
     x, weight, bias, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
 ):
     """Elements of scratch memory that `conv2d_forward` wants for an output (n0, n1, n2, n3)."""
-    numbers = n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
-    if n1 <= FEW * groups:
-        return correlate_lines_forward_workspace(x, weight, bias, *numbers)
-    return correlate_workspace(x, weight, *numbers, False)
+    result, numbers = (n0, n1, n2, n3), (stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)
+    if _by_pixels(x.shape, weight.shape, result, numbers, False, x.itemsize):
+        return correlate_lines_forward_workspace(x, weight, bias, *result, *numbers)
+    return correlate_workspace(x, weight, *result, *numbers, False)
 
 
 def conv2d_grad_input_workspace(
     grad, weight, n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
 ):
     """Elements of scratch memory that `conv2d_grad_input` wants for an output (n0, n1, n2, n3)."""
-    numbers = n0, n1, n2, n3, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups
-    if n1 <= FEW * groups:
-        return correlate_lines_grad_input_workspace(grad, weight, *numbers)
-    return correlate_workspace(grad, weight, *numbers, True)
+    result, numbers = (n0, n1, n2, n3), (stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)
+    if _by_pixels(grad.shape, weight.shape, result, numbers, True, grad.itemsize):
+        return correlate_lines_grad_input_workspace(grad, weight, *result, *numbers)
+    return correlate_workspace(grad, weight, *result, *numbers, True)
 
 
 def conv2d_grad_weight_workspace(

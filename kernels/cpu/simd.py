@@ -336,6 +336,49 @@ def gather_tile(rows, vectors):
     return tile
 
 
+def row_tile(rows, vectors):
+    """A tile of neighbouring pixels of several output channels, stored where they belong: a function of
+    ``(a, a_at, x, x_at, table, table_at, depth, y, y_at, many, count, c, c_at, c_step)``.
+
+    ``c[c_at + i * c_step + j] = y[y_at + i] + sum over k of a[k, i] * x[x_at + table[k] + j]`` for i < many, at most
+    `rows`, and j < count, of which all vectors but the last are whole. `a` and `table` are those of `gather_tile`.
+    """
+
+    def twin(a, a_at, x, x_at, table, table_at, depth, y, y_at, many, count, c, c_at, c_step):
+        width = vectors * lanes_of(c)
+        offsets = table.view(np.int32 if table.itemsize == 4 else np.int64)[table_at : table_at + depth]
+        left = a.reshape(-1)[a_at : a_at + depth * rows].reshape(depth, rows)
+        right = x.reshape(-1)[x_at + offsets.astype(np.int64)[:, None] + np.arange(width)]
+        with np.errstate(all="ignore"):
+            result = left.T @ right
+            for i in range(min(many, rows)):
+                stored = min(count, width)
+                c[c_at + i * c_step : c_at + i * c_step + stored] = result[i, :stored] + y[y_at + i]
+
+    @vectorised(twin)
+    def tile(emit, a, a_at, x, x_at, table, table_at, depth, y, y_at, many, count, c, c_at, c_step):
+        builder, a, x, y = emit.builder, emit.at(a, a_at), emit.at(x, x_at), emit.at(y, y_at)
+        table, c = emit.at(table, table_at), emit.at(c, c_at)
+
+        def a_element(k, r):
+            return emit.at(a, builder.mul(k, ir.Constant(INDEX, rows)), r)
+
+        def x_vector(k):
+            line = emit.at(x, emit.load_integer(emit.at(table, k)))
+            return [emit.load_vector(emit.at(line, v * emit.lanes)) for v in range(vectors)]
+
+        start = [[emit.broadcast(builder.load(emit.at(y, r)))] * vectors for r in range(rows)]
+        sums = emit.accumulate(rows, vectors, depth, a_element, x_vector, start)
+        mask = emit.mask(builder.sub(count, ir.Constant(INDEX, (vectors - 1) * emit.lanes)))
+        for r in range(rows):
+            with builder.if_then(builder.icmp_signed(">", many, ir.Constant(INDEX, r))):
+                line = emit.at(c, builder.mul(c_step, ir.Constant(INDEX, r)))
+                for v in range(vectors):
+                    emit.store(sums[r][v], emit.at(line, v * emit.lanes), mask if v == vectors - 1 else None)
+
+    return tile
+
+
 def filter_tile(rows, whole=True):
     """A tile of one output channel: a function of
     ``(a, a_at, x, x_at, x_step, table, table_at, depth, y, y_at, count, c, c_at, c_step)``.

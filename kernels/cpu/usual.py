@@ -13,13 +13,15 @@ from minigrad.kernels.cpu.activation import relu, relu_grad
 from minigrad.kernels.cpu.batch_norm import backward_of_planes, forward_of_planes, statistics_of_planes
 from minigrad.kernels.cpu.batch_norm_rows import backward_of_rows, forward_of_rows, statistics_of_rows
 from minigrad.kernels.cpu.claims import claim, release
+from minigrad.kernels.cpu.conv_channels import correlate
 from minigrad.kernels.cpu.conv_grad import correlate_grad_weight
 from minigrad.kernels.cpu.launch import dispatcher_of
 from minigrad.kernels.cpu.matmul import product
 from minigrad.kernels.cpu.optim import adam, sgd
 from minigrad.kernels.cpu.reduction import sum
 
-# What a kernel is compiled for: x4 is a float32 array of four dimensions, i1 an int64 and d1 a float64 array of one.
+# What a kernel is compiled for: x4 is a float32 array of four dimensions, i1 an int64 and d1 a float64 array of one, b a
+# truth value.
 STATISTICS, FORWARD, BACKWARD = "x4 x1 x1", "x4 x1 x1 x1 x1 x4 d i d", "x4 x1 x1 x1 x1 x4 x4 x1 x1 d i d"
 
 SHORT = [
@@ -54,9 +56,12 @@ AFTER = {
 }
 
 
+AFTER["correlate_lines_forward"] = [(correlate, "x4 x4 x1 x4 x1 b i i i i i i i"), *AFTER["correlate"]]
+
+
 def signature(text):
     """The types of a kernel's arguments, as Numba's dispatcher finds them."""
-    scalars = {"x": types.float32, "i": types.int64, "d": types.float64}
+    scalars = {"x": types.float32, "i": types.int64, "d": types.float64, "b": types.boolean}
     kinds = [(scalars[word[0]], word[1:]) for word in text.split()]
     return tuple([types.Array(scalar, int(ndim), "C") if ndim else scalar for scalar, ndim in kinds])
 

@@ -7,6 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from minigrad.kernels import cpu, reference
+from minigrad.kernels.cpu import conv
 
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 NAMES = ["conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight"]
@@ -103,13 +104,21 @@ CASES = {
     "many channels of one image": ((1, 37, 6, 6, 40, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
     "deeper than a slice of weights": ((9, 130, 5, 4, 12, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
     "wider padding than a vector": ((2, 3, 6, 20, 12, (3, 3), (1, 1, 1, 17, 1, 1, 1)), {}),
+    "rows of a vector": ((2, 3, 6, 15, 13, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
+    "rows of two vectors": ((2, 3, 6, 30, 13, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
+    "rows of three vectors, dilated": ((2, 3, 9, 44, 13, (3, 3), (1, 1, 1, 2, 1, 2, 1)), {}),
+    "rows of two and two vectors, strided down": ((2, 6, 9, 63, 26, (3, 5), (2, 1, 1, 2, 1, 1, 2)), {}),
+    "rows of three and two vectors": ((2, 3, 4, 79, 8, (2, 2), (1, 1, 0, 1, 1, 1, 1)), {}),
     "no bias": ((2, 3, 8, 8, 4, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {"bias": False}),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", NAMES)
-def test_named_configurations(case, name, rng):
+@pytest.mark.parametrize("by_pixels", [True, False])
+def test_named_configurations(case, name, by_pixels, rng, monkeypatch):
+    """With pixels in the lanes, and with channels, whichever is faster."""
+    monkeypatch.setattr(conv, "_by_pixels", lambda *_: by_pixels)
     arguments, options = CASES[case]
     for dtype in (np.float32, np.float64):
         check(name, *problem(rng, dtype, *arguments, **options)[name], arguments[-1])
