@@ -59,8 +59,8 @@ def register_kernel(name, cpu=None, cuda=None, reference=None):
     Notes
     -----
     The arguments are arrays of the device, C-contiguous, in the order inputs, outputs, then ints and floats. A kernel
-    writes every element of its outputs and allocates nothing; scratch arrays come from ``device.empty``. A step that
-    `minigrad.capture` has recorded keeps the kernels that it was recorded with.
+    writes every element of its outputs, nothing into its inputs, and allocates nothing; scratch arrays come from
+    ``device.empty``. A step that `minigrad.capture` has recorded keeps the kernels that it was recorded with.
 
     Examples
     --------

@@ -75,13 +75,14 @@ def test_what_the_step_has_kept_may_come_as_its_input():
     assert len(captured.recordings) == 1 and in_place(captured)[0] is False
 
 
-def test_two_inputs_one_of_which_another_rewrites():
-    """The input of the call before as the second one, whose own memory the first one comes to."""
+@pytest.mark.parametrize("factor", (10.0, None))
+def test_two_inputs_one_of_which_another_rewrites(factor):
+    """The input of the call before as the second one, whose own memory the first one comes to, whether used or not."""
     kept = {}
 
     def step(x, before):
         kept["x"] = x
-        return x * 10.0 + before
+        return before * 2.0 if factor is None else x * factor + before
 
     def run(step):
         kept["x"] = mg.zeros(3)
@@ -90,9 +91,26 @@ def test_two_inputs_one_of_which_another_rewrites():
     assert run(mg.capture(step)) == run(step)
 
 
-def test_memory_of_a_parameter_as_an_input():
+def two_tensors_of_one_memory(kind):
+    if kind == "detached":
+        tensor = mg.tensor(numbers(6))
+        return tensor, tensor.detach()
+    memory = bytearray(4 * 6)
+    if kind == "a buffer":
+        return [mg.from_numpy(np.frombuffer(memory, np.float32)) for _ in range(2)]
+    if kind == "a view of a view":
+        first = np.asarray(np.frombuffer(memory, np.float32).view(np.memmap))
+        return mg.from_numpy(first), mg.from_numpy(first[:].reshape(6))
+    array = numbers(6)  # memory that is NumPy's, and seen past it
+    return mg.from_numpy(array), mg.from_numpy(np.frombuffer(memoryview(array), np.float32))
+
+
+@pytest.mark.parametrize("swapped", (False, True))
+@pytest.mark.parametrize("kind", ("detached", "a buffer", "a view of a view", "past NumPy"))
+def test_memory_of_a_parameter_as_an_input(kind, swapped):
     """It changes while the launches go on; a step sees it as it was when it was called."""
-    weight, rate = mg.tensor(numbers(6)), mg.tensor(0.5)
+    weight, same = reversed(two_tensors_of_one_memory(kind)) if swapped else two_tensors_of_one_memory(kind)
+    rate = mg.tensor(0.5)
 
     def step(x):
         weight.sub_(x * rate)
@@ -101,8 +119,15 @@ def test_memory_of_a_parameter_as_an_input():
     results = []
     for run in (lambda x: step(x.clone()), mg.capture(step)):
         weight.copy_(mg.tensor(numbers(6)))
-        results.append([run(weight.detach()).item() for _ in range(4)])
+        results.append([run(same).item() for _ in range(4)])
     assert results[0] == results[1]
+
+
+def test_inputs_in_another_order():
+    """Only an address is handed over: other strides take a copy."""
+    step, x = mg.capture(lambda x: x * 2.0), numbers(3, 3)
+    for array in (x, x.T, np.asfortranarray(x), x[::-1], np.broadcast_to(x[:1], (3, 3))):
+        np.testing.assert_array_equal(step(mg.Tensor(array)).numpy(), array * 2)
 
 
 def test_inputs_without_elements_and_of_any_type():

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 
-# What Conv2d (two kernels) and Linear launch first. What follows one includes those behind it, and what follows them.
+# What Conv2d (two kernels) and Linear launch first. What follows one includes the kernels behind it.
 BEGINNINGS = "correlate_lines_forward", "correlate", "product"
 MOST = 3  # processes: with more of them the longest kernel would be waited for all the same
 
@@ -49,7 +49,7 @@ def begin(name):
         atexit.register(_end, os.getpid())
     command = [sys.executable, "-P", "-m", "minigrad.kernels.cpu.usual", name]
     environment = {**os.environ, "MINIGRAD_COMPILERS": "0"}
-    for _ in range(count()):
+    for _ in range(count() - sum([helper.poll() is None for helper in _helpers])):
         try:
             # Their standard input ends when this process does, even if it is killed.
             helper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,

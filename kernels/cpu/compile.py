@@ -177,8 +177,8 @@ class KernelCache(_Cache):
 class WideCompiler(Compiler):
     """Numba's compiler, with loops made of vectors as wide as those that ``simd`` writes.
 
-    LLVM prefers 32 bytes on Intel's processors with AVX-512, as the first of them ran slower with 64; it takes them if
-    a function asks for it. An attribute does not speak for the process, as ``NUMBA_CPU_FEATURES`` would.
+    LLVM prefers 32 bytes on Intel's processors with AVX-512, the first of which ran slower with 64, but does what a
+    function asks for. The attribute is our functions' own; ``NUMBA_CPU_FEATURES`` would be the whole process's.
     """
 
     def compile_extra(self, function):
@@ -195,7 +195,8 @@ class WideCompiler(Compiler):
         def add_wide(module):
             for function in module.functions:
                 if not function.is_declaration:
-                    set.add(function.attributes, f'"prefer-vector-width"="{8 * VECTOR_BYTES}"')  # llvmlite knows words
+                    # As llvmlite's own `add` would, but that refuses what it does not know.
+                    set.add(function.attributes, f'"prefer-vector-width"="{8 * VECTOR_BYTES}"')
             add(module)
 
         library.add_ir_module = add_wide
@@ -203,7 +204,7 @@ class WideCompiler(Compiler):
 
 
 class KernelCompiler(WideCompiler):
-    """The compiler without garbage collection meanwhile.
+    """`WideCompiler`, with the garbage collector off meanwhile.
 
     It makes millions of objects, few of them garbage: the first step of net B took 62.7 s with the collector at work,
     50.9 s without. Lost: a pipeline of our own (no machine code for helpers, fewer passes, types of operators looked up

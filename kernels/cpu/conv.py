@@ -25,23 +25,30 @@ __all__ = [
     "conv2d_grad_weight_workspace",
 ]
 
+PACKING, PACKING_BACK = 1, 4  # cycles a weight where pixels are in the lanes: one thread packs, and back one by one
 FEW = 8  # channels of the result, per group, that are too few to fill the lanes on any processor
 
 
-@functools.lru_cache(4096)
 def _by_pixels(source, weight, result, numbers, backward, itemsize):
     """Whether pixels, and not channels, are in the lanes to compute `result` (N, C, H, W) from `source`; all shapes."""
+    if result[1] <= FEW * numbers[-1]:
+        return True
+    return _pixels_pay(source, weight, result, numbers, backward, itemsize)
+
+
+@functools.lru_cache(4096)
+def _pixels_pay(source, weight, result, numbers, backward, itemsize):
     stride_h, stride_w, _, _, dilation_h, dilation_w, groups = numbers
     images, channels, rows, columns = result
     taps_h, taps_w = weight[2:]
-    if channels <= FEW * groups:
-        return True
+    if images == 0:
+        return False
     if itemsize == 4 and wants_winograd(images, source[1], channels, rows, columns, taps_h, taps_w, stride_h, stride_w,
                                         dilation_h, dilation_w, groups):
         return False
     whole = taps_h == taps_w == 1 and source[2:] == result[2:]
-    return pixels_pay(source[1] // groups, channels // groups, taps_h * taps_w, rows, columns, whole,
-                      stride_w if backward else 1, VECTOR_BYTES // itemsize)
+    return pixels_pay(images, source[1] // groups, channels // groups, taps_h * taps_w, rows, columns, whole,
+                      stride_w if backward else 1, PACKING_BACK if backward else PACKING, VECTOR_BYTES // itemsize)
 
 
 def _is_depthwise(c_out, c_in, groups):

@@ -1,4 +1,4 @@
-"""A correlation with output channels in the lanes: forward and gradient by the input of all but very thin layers.
+"""A correlation with output channels in the lanes: forward and gradient by the input of layers with many of them.
 
 Some images, or a band of one, are copied once into a padded buffer that fits in the L2 cache. A tile is a few pixels
 times two vectors of output channels: at every step of the depth, an input channel and a tap, it loads two vectors of
@@ -11,8 +11,9 @@ channels are a plane apart: its pixels are copied as the tiles read them. (32, 2
 that it took padded row by row, layers of 16 to 512 channels and 7 to 56 pixels 0.6 to 0.98, a stride of 2 0.6 to 0.95
 (two Zen 3 cores).
 
-With pixels in the lanes instead, loads cross cache lines and the columns between two rows are computed for nothing:
-this is 1.05 to 1.3 times as fast at 32 channels and more (two cores, AVX2, both in turn, medians of ratios).
+With pixels in the lanes instead, loads cross cache lines and without cheap masks the columns between two rows are
+computed for nothing: this is 1.05 to 1.3 times as fast at 32 channels and more with AVX2 (two cores, both in turn,
+medians of ratios). With AVX-512 it is what is left: deep sums, narrow images, a stride in the gradient.
 """
 
 from numba import config

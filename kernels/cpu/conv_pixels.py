@@ -1,10 +1,16 @@
-"""A correlation with pixels in the lanes: forward and gradient by the input of layers with few output channels.
+"""A correlation with pixels in the lanes: forward and gradient by the input of layers with few output channels, and
+with AVX-512 of most that Winograd's method is not for.
 
 Each image is copied once into a padded buffer that fits in the L2 cache. The micro-kernel then walks the taps over a
 table of offsets: at every step it loads a few vectors of neighbouring pixels at ``pixel + table[k]`` and multiplies
-them by ROWS packed weights, one per output channel. Output rows are treated as one long line with the padded width
-as its pitch, so that the lanes are busy whatever the width; the few pixels that fall between two rows are computed
-and dropped. With a stride, the copy sorts the pixels by phase, and each phase is dense again.
+them by ROWS packed weights, one per output channel. With a stride, the copy sorts the pixels by phase, and each phase
+is dense again.
+
+Where masks cost nothing and a row fills its vectors well, tiles are parts of a row and stored where they belong; an
+image without padding is one row. Else output rows are treated as one long line with the padded width as its pitch, so
+that the lanes are busy whatever the width; the few pixels that fall between two rows are computed and dropped, and
+what a tile holds is sent to its rows piece by piece. By rows (64, 1, 28, 28) -> 16 takes 0.63 of the time, (64, 3, 32,
+32) -> 32 0.71 (two Emerald Rapids cores).
 
 A single output channel per group (depthwise) has tiles of eight rows instead, which are stored where they belong:
 with that, 3.4 times as fast as before at 64 channels, 28 x 28, when one of ROWS rows of weights counted and the sums
@@ -78,14 +84,16 @@ def rows_pay(columns, column_step, lanes):
 _rows_pay = merged(rows_pay)
 
 
-def pixels_pay(c_in, c_out, taps, rows, columns, whole, column_step, lanes):
+def pixels_pay(images, c_in, c_out, taps, rows, columns, whole, column_step, packing, lanes):
     """Whether pixels in the lanes take less time than channels, for `c_out` channels of every group from `c_in`.
 
-    `whole` says that the rows of an image are one. By cycles of a tile, so many a step of the depth (multiply-adds, or
-    of a single vector loads) and others besides, fitted to some 100 shapes on two Emerald Rapids cores.
+    `whole` says that the rows of a band are one, `packing` what it takes to pack a weight. By cycles of a tile, so many
+    a step of the depth (multiply-adds, or of a single vector loads) and others besides, fitted to some 100 shapes on
+    two Emerald Rapids cores.
     """
     if whole:
-        rows, columns = 1, rows * columns
+        band = min(rows, max(-(-rows // max(1, 8 // images)), 4))  # as in `_layout`
+        rows, columns = -(-rows // band), band * columns
     if not rows_pay(columns, column_step, lanes):
         return False
     vectors, depth, pixels = -(-columns // lanes), c_in * taps, 0
@@ -94,7 +102,7 @@ def pixels_pay(c_in, c_out, taps, rows, columns, whole, column_step, lanes):
         pixels += depth * max(ROWS // 2 * tile, (ROWS + tile + 1) // 2) + (60 if tile > 1 else 120)
         vectors -= tile
     channels = columns * (0.54 * depth * -(-c_out // lanes) + 1.3 * c_out)
-    return -(-c_out // ROWS) * pixels < channels
+    return -(-c_out // ROWS) * pixels + packing * c_out * depth / (images * rows) < channels
 
 
 @inline

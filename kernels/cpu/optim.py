@@ -41,6 +41,13 @@ def _normal(average):
 
 
 @inline
+def _normal_square(average):
+    """As `_normal` of squares, but the smallest normal number, not 0: without `eps` it is divided by."""
+    tiny, zero = np.finfo(type(average)).tiny, type(average)(0)
+    return tiny if (average > zero) & (average < tiny) else average
+
+
+@inline
 def _sgd_plain(block, param, grad, rate, decay, sign):
     start, stop = _span(block, param)
     p, d = param[start:stop], grad[start:stop]
@@ -88,14 +95,14 @@ def _adam_block(block, param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, numbers
     if max_exp_avg_sq.size == 0:
         for i in range(p.size):
             g = sign * d[i] + decay * p[i]
-            first, second = _normal(b1 * m[i] + c1 * g), _normal(b2 * v[i] + c2 * (g * g))
+            first, second = _normal(b1 * m[i] + c1 * g), _normal_square(b2 * v[i] + c2 * (g * g))
             m[i], v[i] = first, second
             p[i] = p[i] * shrink - size * _adam_direction(first, second, root, eps)
     else:
         top = max_exp_avg_sq[start:stop]
         for i in range(p.size):
             g = sign * d[i] + decay * p[i]
-            first, second, largest = _normal(b1 * m[i] + c1 * g), _normal(b2 * v[i] + c2 * (g * g)), top[i]
+            first, second, largest = _normal(b1 * m[i] + c1 * g), _normal_square(b2 * v[i] + c2 * (g * g)), top[i]
             if not ((largest > second) | (largest != largest)):
                 largest = second
             m[i], v[i], top[i] = first, second, largest

@@ -19,8 +19,8 @@ from minigrad.kernels.cpu.emitter import FREE_MASKS, INDEX, PIXELS, ROWS, VECTOR
 __all__ = [
     "CACHE_LINE", "FREE_MASKS", "PIXELS", "ROWS", "VECTORS", "VECTOR_BYTES", "add_constant", "ask_to_write",
     "channels_tile", "copy_block", "copy_even", "copy_vector", "copy_window", "copy_windows", "dot_rows",
-    "filter_tile", "gather_tile", "keep_scalar", "lanes_of", "put_integer", "transpose_block", "transpose_whole",
-    "vectors_for", "zero_vector",
+    "filter_tile", "gather_tile", "keep_scalar", "lanes_of", "put_integer", "row_tile", "transpose_block",
+    "transpose_whole", "vectors_for", "zero_vector",
 ]
 
 CACHE_LINE = 64  # bytes

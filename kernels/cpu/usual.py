@@ -20,8 +20,8 @@ from minigrad.kernels.cpu.matmul import product
 from minigrad.kernels.cpu.optim import adam, sgd
 from minigrad.kernels.cpu.reduction import sum
 
-# What a kernel is compiled for: x4 is a float32 array of four dimensions, i1 an int64 and d1 a float64 array of one, b a
-# truth value.
+# What a kernel is compiled for: x4 is a float32 array of four dimensions, i1 an int64 and d1 a float64 array of one,
+# b a truth value.
 STATISTICS, FORWARD, BACKWARD = "x4 x1 x1", "x4 x1 x1 x1 x1 x4 d i d", "x4 x1 x1 x1 x1 x4 x4 x1 x1 d i d"
 
 SHORT = [
@@ -32,8 +32,19 @@ SHORT = [
     (relu, "x1 x1"),
 ]
 
+CONVOLUTIONAL = [
+    (correlate_grad_weight, "x4 x4 x4 x1 x1 i i i i i i i"),
+    (backward_of_planes, BACKWARD + " i"),
+    (loss._forward_of_rows, "x3 i2 x1 x0 x2 x1 i1 d i i"),
+    (product, "x2 x2 x1 x2 x2 i i"),
+    (sum, "x3 x2"),
+    (forward_of_planes, FORWARD + " i"),
+    *SHORT,
+    (statistics_of_planes, STATISTICS),
+]
+
 # By the kernel that a net begins with, what follows. The program is on its way to what the forward pass needs, and a
-# long one should not be left to the end: gradients and long ones come first.
+# long one should not be left to the end: gradients and long ones come first, in both.
 AFTER = {
     "product": [
         (loss._forward_of_rows, "x3 i2 x1 x0 x2 x1 i1 d i i"),
@@ -43,20 +54,9 @@ AFTER = {
         (forward_of_rows, FORWARD),
         *SHORT,
     ],
-    "correlate": [
-        (correlate_grad_weight, "x4 x4 x4 x1 x1 i i i i i i i"),
-        (backward_of_planes, BACKWARD + " i"),
-        (loss._forward_of_rows, "x3 i2 x1 x0 x2 x1 i1 d i i"),
-        (product, "x2 x2 x1 x2 x2 i i"),
-        (sum, "x3 x2"),
-        (forward_of_planes, FORWARD + " i"),
-        *SHORT,
-        (statistics_of_planes, STATISTICS),
-    ],
+    "correlate": CONVOLUTIONAL,
+    "correlate_lines_forward": [(correlate, "x4 x4 x1 x4 x1 b i i i i i i i"), *CONVOLUTIONAL],
 }
-
-
-AFTER["correlate_lines_forward"] = [(correlate, "x4 x4 x1 x4 x1 b i i i i i i i"), *AFTER["correlate"]]
 
 
 def signature(text):

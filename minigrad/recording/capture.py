@@ -44,7 +44,9 @@ def capture(function=None, *, most_recordings=MOST_RECORDINGS):
 
     What a replay does not repeat is Python of your own: a counter in the step, a branch on a Python variable keep what
     they did while the step was recorded, and so does a variable that means another tensor by now (rewrite the tensor
-    with ``copy_``, or make it an argument). The step may not change its arguments in place.
+    with ``copy_``, or make it an argument). The step may not change its arguments in place, nor anybody else before the
+    call returns; where their memory is also that of a parameter, say, or of something that the step has put away, it
+    gets a copy (on a GPU always).
 
     Parameters
     ----------
@@ -165,9 +167,9 @@ def _check_unchanged(inputs):
     for tensor in inputs:
         if tensor.version[0]:
             raise CaptureError(
-                f"capture: the step changes an input of shape {tensor.shape} in place, and what it gets is a copy, so "
-                "that the caller would not see it; return the new values, or keep the tensor outside and let the step "
-                "refer to it by its name"
+                f"capture: the step changes an input of shape {tensor.shape} in place, and what it gets is sometimes a "
+                "copy, so that the caller would not see it; return the new values, or keep the tensor outside and let "
+                "the step refer to it by its name"
             )
 
 
@@ -201,13 +203,20 @@ class Recording:
         self._grads = [(leaf, leaf.grad) for leaf in recorder.grads]
         self._changed = recorder.guards.changed_tensors()
         buffers, inputs = self._place(recorder.allocations, kinds)
-        # Launches that take an input where the caller has it, if nobody holds on to the one of the recording (a
-        # result, say, or what the step has left somewhere); else those that find it in memory of the recording's own.
-        found = [n for n in range(len(kinds)) if recorder.allocations[n].array() is None] if device.relocates else []
-        steps = found and self._steps_with(tape, buffers, [(inputs[n], 1) for n in found])
-        self._steps = steps or self._steps_with(tape, buffers, [])
-        self._inputs = [None if steps and n in found else array for n, array in enumerate(inputs)]
-        self._stay = {id(device.owner_of(array)) for array in self._staying(recorder)}
+        # An input is taken where the caller has it, unless somebody holds the one of the recording (it is a result,
+        # say, or the step has put it away), or memory is used that can be reached without our noticing: then it is
+        # copied.
+        owners = [device.owner_of(array) for array in self._visible(recorder)]
+        free = {n for n in range(len(kinds)) if recorder.allocations[n].array() is None}
+        if not device.relocates or not all([owner.flags.owndata for owner in owners]):
+            free = set()
+        steps = self._steps_with(tape, buffers, [(inputs[n], 1) for n in sorted(free)]) if free else None
+        if steps is None:
+            free, steps = set(), self._steps_with(tape, buffers, [])
+        self._steps = steps
+        self._inputs = [None if n in free else array for n, array in enumerate(inputs)]
+        owners += [device.owner_of(array) for array in self._inputs if array is not None]
+        self._used = set(map(id, owners))
 
     def _steps_with(self, tape, buffers, pieces):
         """What a replay does, in order: pairs of a function and whether it takes the successors of `pieces`. None if
@@ -245,8 +254,8 @@ class Recording:
 
         return array, inputs
 
-    def _staying(self, recorder):
-        """The arrays that launches use and that others may see."""
+    def _visible(self, recorder):
+        """The arrays that launches use and that others hold too."""
         for entry in recorder.tape:
             for value in entry.arguments if isinstance(entry, Launch) else ():
                 if isinstance(value, Buffer):
@@ -254,17 +263,21 @@ class Recording:
                 if hasattr(value, "dtype"):
                     yield value
 
+    def _apart(self, array):
+        """An input as launches can take it: a copy if it is in memory that they use besides, or lies otherwise."""
+        owner = self.device.owner_of(array)
+        if id(owner) in self._used or self.device.relocates and not _is_plain(array, owner):
+            return _copy(self.device, array).data
+        return array
+
     def replay(self, tensors):
         """Repeat the step for other inputs."""
-        device = self.device
-        # What others see of an earlier call comes as an input, maybe: it is rewritten while the launches go on.
-        arrays = [_copy(device, t.data).data if id(device.owner_of(t.data)) in self._stay else t.data for t in tensors]
-        found = []
+        arrays, found = [self._apart(tensor.data) for tensor in tensors], []
         for own, array in zip(self._inputs, arrays, strict=True):
             if own is None:
                 found.append(array)
             else:
-                device.kernels.copy(array.ravel(), own.ravel())
+                self.device.kernels.copy(array.ravel(), own.ravel())
         for run, takes_inputs in self._steps:
             run(*found) if takes_inputs else run()
         for leaf, grad in self._grads:
@@ -276,6 +289,12 @@ class Recording:
     def results(self):
         """What the step returned, in memory of its own."""
         return unflatten(self._structure, [_copy(self.device, array) for array in self._outputs])
+
+
+def _is_plain(array, owner):
+    """Whether an address is all that has to be known of an array, and `owner`, whose memory it has, is NumPy's."""
+    flags = array.flags
+    return flags.c_contiguous and flags.aligned and owner.flags.owndata
 
 
 def _copy(device, array):

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from minigrad.kernels import cpu, reference
-from minigrad.kernels.cpu import conv
+from minigrad.kernels.cpu import conv, conv_pixels
 
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 NAMES = ["conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight"]
@@ -122,6 +122,35 @@ def test_named_configurations(case, name, by_pixels, rng, monkeypatch):
     arguments, options = CASES[case]
     for dtype in (np.float32, np.float64):
         check(name, *problem(rng, dtype, *arguments, **options)[name], arguments[-1])
+
+
+PLAIN = (1, 1, 1, 1, 1, 1, 1)
+CHOICES = [  # source, weight, result, numbers, backward; whether pixels are in the lanes, and with AVX-512
+    ((64, 20, 28, 28), (6, 20, 3, 3), (64, 6, 28, 28), PLAIN, False, True, True),
+    ((64, 1, 28, 28), (16, 1, 3, 3), (64, 16, 28, 28), PLAIN, False, False, True),
+    ((64, 3, 32, 32), (32, 3, 3, 3), (64, 32, 32, 32), PLAIN, False, False, True),
+    ((64, 3, 7, 7), (32, 3, 3, 3), (64, 32, 7, 7), PLAIN, False, False, False),  # half a vector
+    ((64, 16, 32, 32), (32, 16, 3, 3), (64, 32, 32, 32), PLAIN, False, False, False),  # by Winograd's method
+    ((32, 64, 28, 28), (64, 64, 1, 1), (32, 64, 28, 28), (1, 1, 0, 0, 1, 1, 1), False, False, True),
+    ((32, 64, 28, 28), (64, 64, 1, 1), (32, 64, 28, 28), (1, 1, 0, 0, 1, 1, 1), True, False, True),
+    ((1, 512, 14, 14), (512, 512, 1, 1), (1, 512, 14, 14), (1, 1, 0, 0, 1, 1, 1), True, False, False),  # packing
+    ((32, 256, 7, 7), (256, 256, 1, 1), (32, 256, 7, 7), (1, 1, 0, 0, 1, 1, 1), False, False, False),
+    ((32, 64, 32, 32), (64, 16, 3, 3), (32, 64, 32, 32), (1, 1, 1, 1, 1, 1, 4), False, False, True),
+    ((32, 32, 14, 14), (64, 32, 5, 5), (32, 64, 14, 14), (1, 1, 2, 2, 1, 1, 1), False, False, False),  # deep
+    ((32, 9, 16, 16), (9, 12, 3, 3), (32, 12, 32, 32), (2, 2, 1, 1, 1, 1, 1), True, False, False),  # every other column
+    ((0, 3, 32, 32), (32, 3, 3, 3), (0, 32, 32, 32), PLAIN, False, False, False),
+]
+
+
+@pytest.mark.parametrize("source, weight, result, numbers, backward, few, masked", CHOICES)
+def test_which_layers_have_pixels_in_the_lanes(source, weight, result, numbers, backward, few, masked, monkeypatch):
+    conv._pixels_pay.cache_clear()
+    monkeypatch.setattr(conv, "VECTOR_BYTES", 64)
+    for free, expected in ((False, few), (True, masked)):
+        monkeypatch.setattr(conv_pixels, "FREE_MASKS", free)
+        monkeypatch.setattr(conv_pixels, "ROWS", 8)
+        assert conv._by_pixels(source, weight, result, numbers, backward, 4) == expected
+        conv._pixels_pay.cache_clear()
 
 
 @pytest.mark.parametrize("channels, outs, groups, kernel", [

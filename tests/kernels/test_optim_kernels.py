@@ -53,23 +53,38 @@ def test_adam_of_zero_gradients_does_not_move():
 @pytest.mark.parametrize("kernel", ("sgd", "adam"))
 def test_averages_too_small_to_be_normal_are_0(kernel, dtype):
     """They would stay, for 0.9 of the smallest number rounds to it, and processors are slow with them."""
-    tiny, zeros = np.finfo(dtype).tiny, [np.zeros(40, dtype) for _ in range(3)]
-    param, grad, average = zeros
+    tiny = np.finfo(dtype).tiny
+    param, grad, average = (np.zeros(40, dtype) for _ in range(3))
     average[:] = 4 * tiny
     average[33:37] = np.nan, -np.inf, -tiny, 1
+    squares = np.abs(average)
     if kernel == "sgd":
         arguments = param, grad, average, np.array([1.0, 0.5, 0.0, 0.0]), 0, 0, 0
     else:
         settings = np.array([1.0, 0.5, 0.5, 1e-8, 0.0])
-        arguments = param, grad, average, average.copy(), grad[:0], np.zeros(1), settings, 0, 0
+        arguments = param, grad, average, squares, grad[:0], np.zeros(1), settings, 0, 0
     getattr(cpu, kernel)(*arguments)
-    for averages in arguments[2:4] if kernel == "adam" else [average]:
-        np.testing.assert_array_equal(averages[:33], 2 * tiny)
-        np.testing.assert_array_equal(averages[33:37], [np.nan, -np.inf, 0, 0.5])
+    np.testing.assert_array_equal(average[:33], 2 * tiny)
+    np.testing.assert_array_equal(average[33:37], [np.nan, -np.inf, 0, 0.5])
+    if kernel == "adam":
+        np.testing.assert_array_equal(squares[33:37], [np.nan, np.inf, tiny, 0.5])
     for _ in range(2):
         getattr(cpu, kernel)(*arguments)
-    for averages in arguments[2:4] if kernel == "adam" else [average]:
-        np.testing.assert_array_equal(averages[:33], 0)
+    np.testing.assert_array_equal(average[:33], 0)
+    if kernel == "adam":
+        np.testing.assert_array_equal(squares[:33], tiny)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", (0.1, 1.0, 1e3))
+def test_adam_without_eps_stays_finite(dtype, size):
+    """Gradients whose squares are about as small as numbers get, and then none."""
+    param, average, squares = (np.zeros(5, dtype) for _ in range(3))
+    settings, step = np.array([0.1, 0.9, 0.999, 0.0, 0.0]), np.zeros(1)
+    for i in range(40):
+        grad = np.full(5, size * np.sqrt(np.finfo(dtype).tiny) if i < 20 else 0, dtype)
+        cpu.adam(param, grad, average, squares, param[:0], step, settings, 0, 0)
+        assert np.isfinite(param).all() and (param < 0).all()
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -134,5 +134,39 @@ def test_loops_are_made_of_vectors_of_the_same_width():
     kernel(x)
     np.testing.assert_array_equal(x, np.ones(128))
     (code,), vector = kernel.inspect_llvm().values(), f"<{simd.VECTOR_BYTES // 4} x float>"
+    assert f'"prefer-vector-width"="{8 * simd.VECTOR_BYTES}"' in code
     for operation in ("fadd", "fmul", "@llvm.sqrt"):
         assert any(operation in line and vector in line for line in code.splitlines())
+
+
+_row = simd.row_tile(4, 2)
+
+
+@inline
+def row_of(a, x, table, y, many, count, c, c_step):
+    _row(a, 0, x, 1, table, 0, 3, y, 0, many, count, c, 2, c_step)
+
+
+def call_row(a, x, table, y, many, count, c, c_step):
+    row_of(a, x, table, y, many, count, c, c_step)
+
+
+call_row = numba.njit(call_row, **OPTIONS) if JIT else call_row
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+@pytest.mark.parametrize("many", (0, 3, 4))
+@pytest.mark.parametrize("behind", (1, 3, 0))
+def test_a_row_tile_writes_what_it_is_told_to(dtype, many, behind):
+    """`many` rows and all lanes of two vectors but the last `behind`; what is beside them stays."""
+    lanes, rng = simd.VECTOR_BYTES // np.dtype(dtype).itemsize, np.random.default_rng(0)
+    count, offsets = 2 * lanes - min(behind, lanes - 1), np.array([5, 0, 2])
+    a, y, x = (rng.standard_normal(shape).astype(dtype) for shape in ((3, 4), 4, 2 * lanes + 6))
+    table = offsets.astype(np.int32 if dtype == np.float32 else np.int64).view(dtype)
+    c = np.full(4 * 40 + 2, 7, dtype)
+    call_row(a.ravel(), x, table, y, many, count, c, 40)
+    expected = np.full_like(c, 7)
+    for i in range(many):
+        parts = [a[k, i] * x[1 + offset : 1 + offset + count] for k, offset in enumerate(offsets)]
+        expected[2 + 40 * i : 2 + 40 * i + count] = y[i] + sum(parts)
+    np.testing.assert_allclose(c, expected, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-14)
