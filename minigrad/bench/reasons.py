@@ -35,11 +35,11 @@ REASONS = (
      "the op's Python: called directly, the kernels are 1.18 to 1.22 times as fast as PyTorch's ops, but a sum of 640 "
      "elements takes 6.5 us from Python, PyTorch's 2.3"),
     (r"^conv (3x3|5x5) \(64, [13],",
-     "sums of 9 to 27 terms: what a tile of outputs costs besides its multiplications weighs more, 75 to 145 GFLOP/s "
-     "where 16 channels reach 230 to 260"),
+     "sums of 9 to 27 terms with channels in the lanes: what a tile of outputs costs besides its multiplications weighs "
+     "more, 75 to 145 GFLOP/s where 16 channels reach 230 to 260"),
     (r"^conv .*groups 4",
-     "a filter's 16 channels fill one vector with AVX-512: 190 GFLOP/s where two vectors reach 230 to 260; what they "
-     "wait for was not measured"),
+     "a filter's 16 channels fill one vector with AVX-512, and rows of 28 pixels seven eighths of two: with pixels in "
+     "the lanes instead 0.88 of the time (docs/decisions.md, 114; the row was at 0.82)"),
     (r"^conv .*(groups 32|depthwise)",
      "few channels to a filter: half a vector of outputs, or a row of the image at a time, 30 to 145 GFLOP/s"),
     (r"^conv 1x1 \(32, 256, 7, 7\)",
@@ -81,11 +81,12 @@ OBSTACLES = (
      "50, SGD 27); a step takes 60 to 120 more, Python and what the kernels lose by it. Five times PyTorch's speed "
      "would be 170 µs on Zen 4 and 200 to 230 on Emerald Rapids, a third of NumPy's time 230: the kernels alone"),
     (r"^training step B against",
-     "B: on two Emerald Rapids cores its kernels take 3.0 to 3.1 ms, convolutions 1.8, batch normalization and pooling"
-     " 0.9, products 0.35; PyTorch's step took 9.7, 11.1 and 14.3 in three runs. On two Zen 4 cores they took 3.0 to "
-     "3.1 before decisions 107 to 109: convolutions 1.8 (the gradients by the weights 0.73), batch normalization and "
-     "pooling 0.7, products 0.5. On either, a twelfth of NumPy's time would be 1.5 to 2 ms, a fourth of PyTorch's 2.4 "
-     "to 3.8. Statistics from the convolution's hot tile, not built, would save 0.1 (docs/decisions.md, 83)"),
+     "B: on two Emerald Rapids cores its kernels take 2.8 ms, convolutions 1.5, batch normalization and pooling 0.85, "
+     "products 0.35 (3.0 to 3.1 before decisions 111 to 114); PyTorch's step took 9.7 to 14.3 in four runs. On two Zen "
+     "4 cores they took 3.0 to 3.1 before decisions 107 to 109: convolutions 1.8 (the gradients by the weights 0.73), "
+     "batch normalization and pooling 0.7, products 0.5. On either, a twelfth of NumPy's time would be 1.5 to 2 ms, a "
+     "fourth of PyTorch's 2.4 to 3.8. Statistics from the convolution's hot tile, not built, would save 0.1 "
+     "(docs/decisions.md, 83)"),
     (r"^engine, backward",
      "The engine's backward: of a chain's 5 µs per mul on a Zen 4 core the two products of its gradient take 2.6 (1.3 "
      "each, in tensor ops, as they are written), finding the node's arrays, checking and handing on the rest; "
@@ -94,8 +95,9 @@ OBSTACLES = (
      "The engine's forward: a tensor, a node and a launch of 0.14 µs are 1.7 to 2.1 µs of Python on a Zen 4 core, 5.5 "
      "on the Zen 3 machine, where PyTorch takes 5.0 to 5.4"),
     (r"^GEMM from",
-     "With AVX-512, on two Emerald Rapids cores, 2048³ takes 1.09 of NumPy's time; the second-level cache there is 2 "
-     "MiB, what is packed at a time was chosen for 512 KiB and 1 MiB. Large products with AVX2: 256³ to 1024³ take "
+     "With AVX-512, on two Emerald Rapids cores, 1024³ and 2048³ take 1.0 to 1.09 of NumPy's time, at 280 to 310 "
+     "GFLOP/s; slices of half and three quarters of the depth, blocks of half and twice as many rows made no "
+     "difference, or took up to 1.16 times as long. Large products with AVX2: 256³ to 1024³ take "
      "0.93 to 1.07 of NumPy's time, 2048³ 1.05 to 1.08. Before a tile's loop took four steps at a time "
      "(docs/decisions.md, 90) it was 1.05 to 1.22: beside another machine's work on the same core it is instructions "
      "that count. What is left at 2048³ was not found: lower blocks, which leave more of the second-level cache to "
