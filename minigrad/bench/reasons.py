@@ -35,8 +35,8 @@ REASONS = (
      "the op's Python: called directly, the kernels are 1.18 to 1.22 times as fast as PyTorch's ops, but a sum of 640 "
      "elements takes 6.5 us from Python, PyTorch's 2.3"),
     (r"^conv (3x3|5x5) \(64, [13],",
-     "sums of 9 to 27 terms with channels in the lanes: what a tile of outputs costs besides its multiplications weighs "
-     "more, 75 to 145 GFLOP/s where 16 channels reach 230 to 260"),
+     "sums of 9 to 27 terms with channels in the lanes: what a tile of outputs costs besides its multiplications "
+     "weighs more, 75 to 145 GFLOP/s where 16 channels reach 230 to 260"),
     (r"^conv .*groups 4",
      "a filter's 16 channels fill one vector with AVX-512, and rows of 28 pixels seven eighths of two: with pixels in "
      "the lanes instead 0.88 of the time (docs/decisions.md, 114; the row was at 0.82)"),
