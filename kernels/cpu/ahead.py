@@ -44,12 +44,15 @@ def begin(name):
     """A kernel has to be compiled: if it is one that nets begin with, have others compile what usually follows it."""
     if name not in BEGINNINGS or name in _begun or not _is_python(sys.executable):
         return
+    free = count() - sum([helper.poll() is None for helper in _helpers])
+    if free < 1:
+        return
     _begun.update(BEGINNINGS[BEGINNINGS.index(name):])
     if not _helpers:
         atexit.register(_end, os.getpid())
     command = [sys.executable, "-P", "-m", "minigrad.kernels.cpu.usual", name]
     environment = {**os.environ, "MINIGRAD_COMPILERS": "0"}
-    for _ in range(count() - sum([helper.poll() is None for helper in _helpers])):
+    for _ in range(free):
         try:
             # Their standard input ends when this process does, even if it is killed.
             helper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,

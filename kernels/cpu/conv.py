@@ -25,7 +25,7 @@ __all__ = [
     "conv2d_grad_weight_workspace",
 ]
 
-PACKING, PACKING_BACK = 1, 4  # cycles a weight where pixels are in the lanes: one thread packs, and back one by one
+PACKING, PACKING_BACK = 1, 4  # cycles to pack a weight for pixels, which one thread does; the gradient's one by one
 FEW = 8  # channels of the result, per group, that are too few to fill the lanes on any processor
 
 
@@ -38,15 +38,15 @@ def _by_pixels(source, weight, result, numbers, backward, itemsize):
 
 @functools.lru_cache(4096)
 def _pixels_pay(source, weight, result, numbers, backward, itemsize):
-    stride_h, stride_w, _, _, dilation_h, dilation_w, groups = numbers
+    stride_h, stride_w, top, left, dilation_h, dilation_w, groups = numbers
     images, channels, rows, columns = result
     taps_h, taps_w = weight[2:]
-    if images == 0:
+    if images * rows * columns == 0:
         return False
     if itemsize == 4 and wants_winograd(images, source[1], channels, rows, columns, taps_h, taps_w, stride_h, stride_w,
                                         dilation_h, dilation_w, groups):
         return False
-    whole = taps_h == taps_w == 1 and source[2:] == result[2:]
+    whole = taps_h == taps_w == stride_h == stride_w == 1 and top == left == 0 and source[2:] == result[2:]
     return pixels_pay(images, source[1] // groups, channels // groups, taps_h * taps_w, rows, columns, whole,
                       stride_w if backward else 1, PACKING_BACK if backward else PACKING, VECTOR_BYTES // itemsize)
 

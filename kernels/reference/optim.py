@@ -8,7 +8,7 @@ def sgd(param, grad, buffer, settings, nesterov, maximize, first):
 
     settings holds lr, momentum, dampening and weight_decay. With momentum 0 the buffer is not touched and may have
     size 0; on the `first` step it becomes the gradient, without reading it. Averages, here and in `adam`, may be 0
-    where they are too small to be normal numbers, and those of squares the smallest of these.
+    where they are too small to be normal numbers; those of squares may be the smallest normal number there.
     """
     lr, momentum, dampening, weight_decay = settings
     with np.errstate(all="ignore"):

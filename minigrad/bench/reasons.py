@@ -13,7 +13,8 @@ REASONS = (
     (r"^gemm 1 x 784",
      "one row: the kernel reads b once, at NumPy's speed (0.95 to 1.09 on one thread); the call from Python is slower"),
     (r"^gemm (512|1024|2048) x",
-     "noise: PyTorch's product is MKL's; of NumPy's time minigrad took 0.88 to 1.07 in three runs"),
+     "PyTorch's product is MKL's, at 1024 and 2048 cubed 5 to 10 % faster; of NumPy's time minigrad took 0.83 to 1.09 "
+     "in five runs"),
     (r"^(gemm|linear) ",
      "noise: one row varied from 0.87 to 1.04 times the kernel before it; on one thread the register tile runs at "
      "NumPy's 62 to 86 GFLOP/s"),
@@ -26,8 +27,8 @@ REASONS = (
      "checks of arguments and labels 2.2"),
     (r"^broadcast add \(64, 1000\)", "the op's Python: the kernel takes 6.0 us, the op about 10"),
     (r"^(exp|log|tanh|sigmoid|gelu) 1,000,000|^softmax \(1000, 1000\)",
-     "the kernels move 8 MB and compute; on two Emerald Rapids cores, where PyTorch has MKL's exp, log and tanh, they "
-     "took 0.72 to 0.84 of the time (softmax 0.85 and 0.89) once their vectors were 64 bytes (docs/decisions.md, 110)"),
+     "PyTorch has MKL's exp, log and tanh on Intel's processors; gelu and softmax were not looked into. With vectors "
+     "of 64 bytes (docs/decisions.md, 110) such rows take 0.72 to 0.89 of the time that they took before"),
     (r"^(add|mul|relu|div) 1,000,000|^broadcast add \((1000, 1000|64, 32, 32, 32)\)",
      "memory bandwidth: 8 to 12 MB are moved at 85 to 120 GB/s; such rows were at 0.67 and 0.88, at 0.93 and 1.18 in "
      "two runs"),
@@ -44,14 +45,15 @@ REASONS = (
      "few channels to a filter: half a vector of outputs, or a row of the image at a time, 30 to 145 GFLOP/s"),
     (r"^conv 1x1 \(32, 256, 7, 7\)",
      "with AVX2 0.90 and 0.98 in two runs since pixels are packed as the tiles read them (docs/decisions.md, 98), at "
-     "105 to 120 GFLOP/s like a matrix product of that size; with AVX-512 measured before that, at 160 to 175"),
+     "105 to 120 GFLOP/s like a matrix product of that size; with AVX-512 1.00, at 205 to 240"),
     (r"^conv 1x1 .*stride 2", "noise: 1.02 and 0.98 in two runs"),
     (r"^conv 1x1 |^conv 3x3 .*stride 2",
-     "170 to 240 GFLOP/s on two Emerald Rapids cores, where a matrix product of 1024 cubed reaches 290; not looked "
-     "into"),
+     "170 to 250 GFLOP/s on two Emerald Rapids cores, where a matrix product of 1024 cubed reaches 280 to 310; not "
+     "looked into"),
     (r"^conv 5x5 \(32, 32, 14, 14\)|^conv 3x3 .*dilation 2",
      "the padding is multiplied too: 16 % of the products of 5x5 at 14 x 14, 9 % of the dilated ones at 28 x 28, at 80 "
-     "to 120 GFLOP/s with AVX2, 190 to 205 with AVX-512, where matrix products take 200 to 220"),
+     "to 120 GFLOP/s with AVX2, 190 to 205 on Zen 4, 250 to 285 on Emerald Rapids, where matrix products take 200 to "
+     "220 and 300 to 320"),
     (r"^cross-entropy \(64, 1000\), forward",
      "the op's Python, about 5 of 23 us: a batch of (60, 10) takes 6 in all"),
     (r"^peak memory of a training step A, .*captured",
@@ -79,10 +81,10 @@ OBSTACLES = (
      "beside the two passes (loss, walk, optimizer, 14 gradients) is in what a captured step takes less. On two "
      "Emerald Rapids cores the kernels of a captured step take 207 µs (262 on one; products 137, batch normalization "
      "50, SGD 27); a step takes 60 to 120 more, Python and what the kernels lose by it. Five times PyTorch's speed "
-     "would be 170 µs on Zen 4 and 200 to 230 on Emerald Rapids, a third of NumPy's time 230: the kernels alone"),
+     "would be 170 µs on Zen 4 and 190 to 230 on Emerald Rapids, a third of NumPy's time 230: the kernels alone"),
     (r"^training step B against",
      "B: on two Emerald Rapids cores its kernels take 2.8 ms, convolutions 1.5, batch normalization and pooling 0.85, "
-     "products 0.35 (3.0 to 3.1 before decisions 111 to 114); PyTorch's step took 9.7 to 14.3 in four runs. On two Zen "
+     "products 0.35 (3.0 to 3.1 before decisions 111 to 114); PyTorch's step took 9.6 to 14.3 in five runs. On two Zen "
      "4 cores they took 3.0 to 3.1 before decisions 107 to 109: convolutions 1.8 (the gradients by the weights 0.73), "
      "batch normalization and pooling 0.7, products 0.5. On either, a twelfth of NumPy's time would be 1.5 to 2 ms, a "
      "fourth of PyTorch's 2.4 to 3.8. Statistics from the convolution's hot tile, not built, would save 0.1 "

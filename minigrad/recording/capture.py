@@ -44,9 +44,11 @@ def capture(function=None, *, most_recordings=MOST_RECORDINGS):
 
     What a replay does not repeat is Python of your own: a counter in the step, a branch on a Python variable keep what
     they did while the step was recorded, and so does a variable that means another tensor by now (rewrite the tensor
-    with ``copy_``, or make it an argument). The step may not change its arguments in place, nor anybody else before the
-    call returns; where their memory is also that of a parameter, say, or of something that the step has put away, it
-    gets a copy (on a GPU always).
+    with ``copy_``, or make it an argument).
+
+    Neither the step nor another thread may change an argument before the call returns: on the CPU the step reads it
+    where it is. It gets a copy on a GPU, of an argument in memory that it uses besides or has put away, of one that is
+    not contiguous, and where memory is not NumPy's.
 
     Parameters
     ----------
@@ -294,7 +296,7 @@ class Recording:
 def _is_plain(array, owner):
     """Whether an address is all that has to be known of an array, and `owner`, whose memory it has, is NumPy's."""
     flags = array.flags
-    return flags.c_contiguous and flags.aligned and owner.flags.owndata
+    return flags.c_contiguous and flags.aligned and array.dtype.isnative and owner.flags.owndata
 
 
 def _copy(device, array):

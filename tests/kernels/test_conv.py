@@ -99,6 +99,7 @@ CASES = {
     "1 x 1, padded right only": ((2, 9, 9, 8, 10, (1, 1), (1, 1, 0, 0, 1, 1, 1)), {"out": (9, 9)}),
     "1 x 1, one tile": ((1, 9, 2, 3, 10, (1, 1), (1, 1, 0, 0, 1, 1, 1)), {}),
     "rows that follow each other": ((3, 9, 12, 11, 10, (3, 1), (1, 1, 0, 0, 1, 1, 1)), {}),
+    "no rows, padded": ((2, 16, 0, 16, 16, (1, 1), (1, 1, 1, 1, 1, 1, 1)), {}),
     "no images": ((0, 3, 8, 8, 4, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
     "no output": ((2, 3, 8, 8, 4, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {"out": (0, 8)}),
     "many channels of one image": ((1, 37, 6, 6, 40, (3, 3), (1, 1, 1, 1, 1, 1, 1)), {}),
@@ -139,18 +140,26 @@ CHOICES = [  # source, weight, result, numbers, backward; whether pixels are in 
     ((32, 32, 14, 14), (64, 32, 5, 5), (32, 64, 14, 14), (1, 1, 2, 2, 1, 1, 1), False, False, False),  # deep
     ((32, 9, 16, 16), (9, 12, 3, 3), (32, 12, 32, 32), (2, 2, 1, 1, 1, 1, 1), True, False, False),  # every other column
     ((0, 3, 32, 32), (32, 3, 3, 3), (0, 32, 32, 32), PLAIN, False, False, False),
+    ((2, 16, 2, 18), (16, 16, 1, 1), (2, 16, 0, 16), PLAIN, True, False, False),
 ]
 
 
-@pytest.mark.parametrize("source, weight, result, numbers, backward, few, masked", CHOICES)
-def test_which_layers_have_pixels_in_the_lanes(source, weight, result, numbers, backward, few, masked, monkeypatch):
+@pytest.fixture
+def anew():
+    """The choice is made anew, and forgotten."""
     conv._pixels_pay.cache_clear()
+    yield
+    conv._pixels_pay.cache_clear()
+
+
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("source, weight, result, numbers, backward, few, masked", CHOICES)
+def test_which_layers_have_pixels_in_the_lanes(source, weight, result, numbers, backward, few, masked, free, anew,
+                                               monkeypatch):
     monkeypatch.setattr(conv, "VECTOR_BYTES", 64)
-    for free, expected in ((False, few), (True, masked)):
-        monkeypatch.setattr(conv_pixels, "FREE_MASKS", free)
-        monkeypatch.setattr(conv_pixels, "ROWS", 8)
-        assert conv._by_pixels(source, weight, result, numbers, backward, 4) == expected
-        conv._pixels_pay.cache_clear()
+    monkeypatch.setattr(conv_pixels, "FREE_MASKS", free)
+    monkeypatch.setattr(conv_pixels, "ROWS", 8)
+    assert conv._by_pixels(source, weight, result, numbers, backward, 4) == (masked if free else few)
 
 
 @pytest.mark.parametrize("channels, outs, groups, kernel", [
