@@ -108,13 +108,26 @@ def _in_corners(run_block, grid):
     return call
 
 
+def _library(make):
+    """``WideCompiler._library`` whose result tells in traced code what it is given."""
+
+    def call(self, name):
+        library = make(self, name)
+        library.add_ir_module = _traced(library.add_ir_module)
+        return library
+
+    return call
+
+
 def install():
     """Has to come before the import of the kernels."""
     numba.extending.intrinsic, numba.extending.overload = _intrinsic, _overload
     for name in ("compile_extra", "compile_ir"):
         setattr(CompilerBase, name, _untraced(getattr(CompilerBase, name)))
+    from minigrad.kernels.cpu.compile import WideCompiler
     from minigrad.kernels.cuda import emulator
 
+    WideCompiler._library = _library(WideCompiler._library)
     emulator.run = _first_launches(emulator.run)
 
 
