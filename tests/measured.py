@@ -12,6 +12,7 @@ import sys
 import threading
 
 import numba.extending
+from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
 
 LAUNCHES = 3  # of a kernel at each power of two of blocks: the emulator takes 3 to 5 times as long when traced
@@ -108,15 +109,9 @@ def _in_corners(run_block, grid):
     return call
 
 
-def _library(make):
-    """``WideCompiler._library`` whose result tells in traced code what it is given."""
-
-    def call(self, name):
-        library = make(self, name)
-        library.add_ir_module = _traced(library.add_ir_module)
-        return library
-
-    return call
+def _set(library, name, value):
+    """What the project puts in place of a method of Numba's is traced."""
+    object.__setattr__(library, name, _traced(value) if name == "add_ir_module" else value)
 
 
 def install():
@@ -124,10 +119,9 @@ def install():
     numba.extending.intrinsic, numba.extending.overload = _intrinsic, _overload
     for name in ("compile_extra", "compile_ir"):
         setattr(CompilerBase, name, _untraced(getattr(CompilerBase, name)))
-    from minigrad.kernels.cpu.compile import WideCompiler
+    JITCodeLibrary.__setattr__ = _set
     from minigrad.kernels.cuda import emulator
 
-    WideCompiler._library = _library(WideCompiler._library)
     emulator.run = _first_launches(emulator.run)
 
 
