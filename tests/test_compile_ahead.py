@@ -206,6 +206,28 @@ def test_helpers_end_with_the_program(tmp_path):
     assert pid.isdecimal() and not Path("/proc", pid).exists()
 
 
+def test_no_more_helpers_than_there_may_be(monkeypatch):
+    """As long as others are at work; then what would have followed is still to be begun."""
+
+    class Helper:
+        working = True
+
+        def poll(self):
+            return None if self.working else 0
+
+    begun = []
+    monkeypatch.setenv("MINIGRAD_COMPILERS", "2")
+    monkeypatch.setattr(ahead, "_begun", set())
+    monkeypatch.setattr(ahead, "_helpers", [Helper(), Helper()])
+    monkeypatch.setattr(ahead.subprocess, "Popen", lambda command, **options: begun.append(command[-1]) or Helper())
+    ahead.begin("product")
+    assert begun == [] and ahead._begun == set()
+    ahead._helpers[0].working = False
+    ahead.begin("correlate")
+    ahead.begin("product")  # one of those that follow
+    assert begun == ["correlate"]
+
+
 BEGINS_WHERE = """
 import sys
 import numpy as np

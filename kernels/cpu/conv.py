@@ -25,7 +25,6 @@ __all__ = [
     "conv2d_grad_weight_workspace",
 ]
 
-PACKING, PACKING_BACK = 1, 4  # cycles to pack a weight for pixels, which one thread does; the gradient's one by one
 FEW = 8  # channels of the result, per group, that are too few to fill the lanes on any processor
 
 
@@ -48,7 +47,7 @@ def _pixels_pay(source, weight, result, numbers, backward, itemsize):
         return False
     whole = taps_h == taps_w == stride_h == stride_w == 1 and top == left == 0 and source[2:] == result[2:]
     return pixels_pay(images, source[1] // groups, channels // groups, taps_h * taps_w, rows, columns, whole,
-                      stride_w if backward else 1, PACKING_BACK if backward else PACKING, VECTOR_BYTES // itemsize)
+                      stride_w if backward else 1, backward, VECTOR_BYTES // itemsize)
 
 
 def _is_depthwise(c_out, c_in, groups):

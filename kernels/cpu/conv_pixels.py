@@ -44,6 +44,7 @@ BUFFER = 131_072  # elements of a padded copy that is worth splitting: half the 
 PARALLEL_WORK = 1_000_000  # multiply-adds; below it, about 10 us, waking the threads costs more than it saves
 TALL = 8  # rows of a tile of a single output channel
 SINGLE = 8  # vectors of a tile for a single output channel
+PACKING, PACKING_BACK = 1, 4  # cycles to pack a weight, which one thread does; the gradient's one by one
 SLACK = 128  # elements read or written beyond the end of a buffer by the last vector
 
 _wide_tile = gather_tile(ROWS, VECTORS)
@@ -84,12 +85,11 @@ def rows_pay(columns, column_step, lanes):
 _rows_pay = merged(rows_pay)
 
 
-def pixels_pay(images, c_in, c_out, taps, rows, columns, whole, column_step, packing, lanes):
+def pixels_pay(images, c_in, c_out, taps, rows, columns, whole, column_step, backward, lanes):
     """Whether pixels in the lanes take less time than channels, for `c_out` channels of every group from `c_in`.
 
-    `whole` says that the rows of a band are one, `packing` what it takes to pack a weight. By cycles of a tile, so many
-    a step of the depth (multiply-adds, or of a single vector loads) and others besides, fitted to 90 shapes on
-    two Emerald Rapids cores.
+    `whole` says that the rows of a band are one. By cycles of a tile, so many a step of the depth (multiply-adds, or of
+    a single vector loads) and others besides, fitted to 90 shapes on two Emerald Rapids cores.
     """
     if whole:
         band = min(rows, max(-(-rows // max(1, 8 // images)), 4))  # as in `_layout`, but for the cache
@@ -98,11 +98,12 @@ def pixels_pay(images, c_in, c_out, taps, rows, columns, whole, column_step, pac
         return False
     vectors, depth, pixels = -(-columns // lanes), c_in * taps, 0
     while vectors > 0:
-        tile = 2 if vectors == 4 else min(vectors, VECTORS)
+        tile = 2 if vectors == 4 else min(vectors, VECTORS)  # as `vectors_for`
         pixels += depth * max(ROWS // 2 * tile, (ROWS + tile + 1) // 2) + (60 if tile > 1 else 120)
         vectors -= tile
     channels = columns * (0.54 * depth * -(-c_out // lanes) + 1.3 * c_out)
-    return -(-c_out // ROWS) * pixels + packing * c_out * depth / (images * rows) < channels
+    packing = (PACKING_BACK if backward else PACKING) * c_out * depth / (images * rows)
+    return -(-c_out // ROWS) * pixels + packing < channels
 
 
 @inline

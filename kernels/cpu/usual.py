@@ -44,7 +44,7 @@ CONVOLUTIONAL = [
 ]
 
 # By the kernel that a net begins with, what follows. The program is on its way to what the forward pass needs, and a
-# long one should not be left to the end: gradients and long ones come first, in both.
+# long one should not be left to the end: gradients and long ones come first.
 AFTER = {
     "product": [
         (loss._forward_of_rows, "x3 i2 x1 x0 x2 x1 i1 d i i"),

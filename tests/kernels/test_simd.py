@@ -143,15 +143,8 @@ _row = simd.row_tile(4, 2)
 
 
 @inline
-def row_of(a, x, table, y, many, count, c, c_step):
-    _row(a, 0, x, 1, table, 0, 3, y, 0, many, count, c, 2, c_step)
-
-
 def call_row(a, x, table, y, many, count, c, c_step):
-    row_of(a, x, table, y, many, count, c, c_step)
-
-
-call_row = numba.njit(call_row, **OPTIONS) if JIT else call_row
+    _row(a, 0, x, 1, table, 0, 3, y, 0, many, count, c, 2, c_step)
 
 
 @pytest.mark.parametrize("dtype", (np.float32, np.float64))
