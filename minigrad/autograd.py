@@ -9,6 +9,9 @@ from minigrad import modes
 from minigrad.function import Pick
 
 
+_RECORDING, _NOT_RECORDING = modes.Mode(), modes.Mode(grad=False)
+
+
 def _count_uses(roots, stop, unfold):
     """How many gradients each node below the roots will be handed: iteratively, for graphs of any depth.
 
@@ -48,7 +51,8 @@ def _count_uses(roots, stop, unfold):
                 uses[parent] += 1
             else:
                 uses[parent] = 1
-                stack.append(parent)
+                if not isinstance(parent, Tensor):
+                    stack.append(parent)
     return uses, folded
 
 
@@ -96,7 +100,7 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
         total[node] = total[node] + seed if node in total else seed
     direct = targets is None and not watchers  # a leaf's gradient goes to its .grad, and nobody is told of it
     # Watchers are told what a backward answers, not of the ops inside it.
-    token = modes.current.set(modes.Mode(grad=create_graph))
+    token = modes.current.set(_RECORDING if create_graph else _NOT_RECORDING)
     try:
         ready = [node for node, count in uses.items() if count == 0]
         while ready:
@@ -127,17 +131,18 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
                 if parent is None:
                     continue
                 uses[parent] = still = uses[parent] - 1
-                if still == 0:
+                leaf, known, new = isinstance(parent, Tensor), total.get(parent), False
+                # A leaf whose only gradient this is need not wait for its turn.
+                complete = direct and leaf and still == 0 and known is None and not parent.hooks
+                if still == 0 and not complete:
                     ready.append(parent)
                 answer = answers and answers[position]
-                if answer is None or parent not in wanted:
+                if answer is None or not complete and parent not in wanted:
                     continue
-                known = total.get(parent)
                 if type(node) is Pick:
                     total[parent] = known = known or [None] * parent.outputs
                     known[node.index] = answer
                     continue
-                leaf, new = isinstance(parent, Tensor), False
                 if leaf:
                     shape, dtype = parent.data.shape, parent.data.dtype
                     if answer.data.dtype is not dtype and answer.data.dtype != dtype:
@@ -152,8 +157,7 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
                         if not new:
                             around = around or _arrays_around(node, grad, answers)
                             new = answer.data.base is None and around.count(id(answer.data)) == 1
-                        if direct and not still and not parent.hooks:
-                            ready.pop()  # it is complete, and need not wait for its turn
+                        if complete:
                             _accumulate(parent, answer, new)
                             continue
                         if new:

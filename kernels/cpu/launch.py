@@ -85,7 +85,9 @@ class Launcher:
                 or not all(map(_is_plain, arguments, kinds)) or getattr(self.module, self.__name__) not in in_place):
             return
         address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-        self.front[kinds] = _builtin(_code(kinds), (in_place[-1], address))
+        method = method_at(_code(kinds))
+        _kept.append(method)
+        self.front[kinds] = builtin(method, (in_place[-1], address))
         setattr(self.module, self.__name__, self.front[kinds])
 
 
@@ -121,12 +123,23 @@ _kept = []  # method definitions and machine code: functions refer to them, also
 ctypes.pythonapi.Py_IncRef(ctypes.py_object(_kept))
 
 
-def _builtin(address, bound):
-    """A builtin function of Python around machine code, which is given `bound` as its first argument."""
+def method_at(address):
+    """The definition of a method whose machine code, ``(bound, arguments, how many) -> result``, is at an address."""
+    return _MethodDef(b"kernel", address, METH_FASTCALL, None)
+
+
+def builtin(method, bound):
+    """A builtin function of Python, which gives its code `bound` as the first argument. Somebody has to keep the
+    definition for as long as the function exists; `bound` may."""
     kind = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
-    method = _MethodDef(b"kernel", address, METH_FASTCALL, None)
-    _kept.append(method)
     return kind(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(method), bound, None)
+
+
+def python(builder, name, result, *arguments):
+    """Emit a call of a function of Python's C interface with words."""
+    address = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
+    kind = ir.FunctionType(result, [a.type for a in arguments])
+    return builder.call(builder.inttoptr(WORD(address), kind.as_pointer()), arguments)
 
 
 def functions_made():
@@ -192,9 +205,7 @@ class _Emission:
 
     def python(self, name, result, *arguments):
         """Call a function of Python's C interface with words."""
-        address = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
-        kind = ir.FunctionType(result, [a.type for a in arguments])
-        return self.builder.call(self.builder.inttoptr(WORD(address), kind.as_pointer()), arguments)
+        return python(self.builder, name, result, *arguments)
 
     def check(self, value, kind):
         """Require an object to be of exactly the type that Numba has compiled for."""
