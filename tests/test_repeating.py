@@ -228,6 +228,20 @@ def test_a_module_that_is_used_twice():
     same(*results)
 
 
+@pytest.mark.parametrize("loss", [
+    lambda y, weight: y.sum() + (weight**2).sum(), lambda y, weight: (weight**2).sum() + y.sum(),
+    lambda y, weight: (y * weight.sum()).sum(), lambda y, weight: y.sum() + weight.sum() + y.abs().sum(),
+])  # fmt: skip
+def test_a_weight_that_is_used_outside_too(loss):
+    results = []
+    for model, xs in pair():
+        for retain_graph in (True, False):
+            y = model(xs[0])
+            loss(y, model[0].weight).backward(retain_graph=retain_graph)
+        results.append(gradients(model))
+    same(*results)
+
+
 def test_parts_of_a_larger_array_as_inputs():
     (model, _), (other, _) = pair("cnn", grad=False)
     images = mg.randn(20, 2, 8, 8)

@@ -6,11 +6,12 @@ from agreement import FLOATS, affine, check, empty, numbers, run, same_bits
 
 ACTIVATIONS = {"none": (1, 1.0), "relu": (0, 0.0), "leaky": (1, 0.1), "negative slope": (1, -0.5), "sigmoid": (2, 0.0),
                "tanh": (3, 0.0), "silu": (4, 0.0)}
-# Rows of channels, of the last two several parts; planes smaller than a tile, several of which make one; odd ones; ones
-# that several tiles make up, by rows and by columns; rows of fewer windows than a vector has lanes, than half of it,
-# and of one.
-SHAPES = ((4, 3, 1, 1), (33, 130, 1, 1), (7, 300, 1, 1), (60, 100, 1, 1), (70, 300, 1, 1), (2, 3, 1, 4), (5, 7, 7, 7),
-          (70, 2, 8, 8), (3, 2, 9, 31), (3, 2, 50, 53), (2, 2, 3, 1100), (1, 2, 5, 513), (3, 2, 2, 3), (2, 18, 4, 6))
+# Rows of channels, of the last three several parts; planes smaller than a tile, several of which make one; odd ones;
+# ones that several tiles make up, by rows and by columns; rows of fewer windows than a vector has lanes, than half of
+# it, and of one.
+SHAPES = ((4, 3, 1, 1), (33, 130, 1, 1), (7, 300, 1, 1), (60, 100, 1, 1), (70, 300, 1, 1), (130, 50, 1, 1),
+          (2, 3, 1, 4), (5, 7, 7, 7), (70, 2, 8, 8), (3, 2, 9, 31), (3, 2, 50, 53), (2, 2, 3, 1100), (1, 2, 5, 513),
+          (3, 2, 2, 3), (2, 18, 4, 6))
 PARALLEL = ((16, 8, 20, 30), (700, 100, 1, 1), (300, 270, 1, 1), (9, 2300, 1, 1))
 
 
