@@ -79,7 +79,7 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
     known to be our own it is never added into. The sum that replaces it is our own, and further ones are added to it
     in place.
 
-    A leaf whose last gradient has arrived gets it at once, unless it has hooks, or somebody watches.
+    A leaf whose only gradient has arrived gets it at once, unless it has hooks, or somebody watches.
 
     Parameters
     ----------
@@ -178,12 +178,13 @@ def _walk(roots, retain_graph, create_graph, targets=None, stop=()):
 
 
 def _hand_to_leaves(parents, answers, uses, total):
-    """What `_walk` does with the answers of a repeated pass, which are new and of the right kind, for leaves that get
-    no other gradient; returns the parents that are left, None for the others. 14 leaves take half as long so."""
+    """What `_walk` does with the answers of a repeated pass for parameters that get no other gradient; returns the
+    parents that are left, None for the others. Such answers are new and of the parameters' shapes and dtypes, so that
+    14 take half as long. (The input, the first, may be another array by now.)"""
     left = list(parents)
     for position, leaf in enumerate(parents):
-        if (leaf is not None and uses[leaf] == 1 and isinstance(leaf, Tensor) and leaf.grad is None and not leaf.hooks
-                and leaf not in total and answers[position] is not None):
+        if (position and leaf is not None and uses[leaf] == 1 and isinstance(leaf, Tensor) and leaf.grad is None
+                and not leaf.hooks and leaf not in total and answers[position] is not None):
             leaf.grad, left[position] = answers[position], None
     return left
 

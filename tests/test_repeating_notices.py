@@ -42,6 +42,8 @@ BETWEEN = {
     "input that is not saved": (LEAKY, lambda m, x, y: in_place(x)),
     "another forward": (CNN, lambda m, x, y: m(x)),
     "another array": (CNN, lambda m, x, y: setattr(m[4].weight, "data", m[4].weight.data * 2)),
+    "another input": (CNN, lambda m, x, y: setattr(x, "data", x.data * 2)),
+    "input of another shape": (FROZEN, lambda m, x, y: setattr(x, "data", x.data[:2].copy())),
     "frozen": (CNN, lambda m, x, y: m[4].weight.requires_grad_(False)),
     "frozen input": (CNN, lambda m, x, y: x.requires_grad_(False)),
     "another layer": (CNN, lambda m, x, y: m.__setitem__(2, nn.Tanh())),

@@ -33,6 +33,7 @@ TYPE, ITEMS = 8, tuple.__basicsize__
 DATA, NDIM, EXTENTS, STRIDES, DTYPE, FLAGS = 16, 24, 32, 40, 56, 64
 USABLE = 0x0001 | 0x0100 | 0x0400  # NPY_ARRAY_C_CONTIGUOUS, ALIGNED, WRITEABLE
 METH_FASTCALL = 0x0080
+NAME = b"kernel"  # of every method
 
 
 def possible():
@@ -124,15 +125,16 @@ ctypes.pythonapi.Py_IncRef(ctypes.py_object(_kept))
 
 
 def method_at(address):
-    """The definition of a method whose machine code, ``(bound, arguments, how many) -> result``, is at an address."""
-    return _MethodDef(b"kernel", address, METH_FASTCALL, None)
+    """The definition of a method whose machine code, ``(bound, arguments, how many) -> result``, is at an address; as
+    bytes, which the garbage collector does not take apart before the function that refers to them."""
+    return bytes(_MethodDef(NAME, address, METH_FASTCALL, None))
 
 
 def builtin(method, bound):
     """A builtin function of Python, which gives its code `bound` as the first argument. Somebody has to keep the
     definition for as long as the function exists; `bound` may."""
     kind = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
-    return kind(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(method), bound, None)
+    return kind(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.cast(method, ctypes.c_void_p), bound, None)
 
 
 def python(builder, name, result, *arguments):

@@ -111,7 +111,7 @@ class _Sequence:
         builder.ret(python(builder, "PyLong_FromLongLong", INDEX, builder.load(failed)))
         self._engine = machine_code(module)
         method = method_at(self._engine.get_function_address(module.name))
-        self._call = builtin(method, (method,))  # ctypes would take 0.15 us for each array
+        self._call = builtin(method, method)  # ctypes would take 0.15 us for each array
 
     def __call__(self, *arrays):
         with thread_pool.one_at_a_time:

@@ -140,6 +140,7 @@ class Pass:
         if self.pattern is not None:
             whole = Whole()
             whole.taken, whole.memory, whole.x = self, memory, x if self.pattern.uses_input else None
+            whole.input = x.data if self.pattern.uses_input else None
             whole.parents = ((x.fn or x) if self.needs[INPUT] else None, *self._parents)
             whole.watched = (x, *self._watched) if self._watches_input else self._watched
             whole.versions = [t.version[0] for t in whole.watched]
@@ -212,6 +213,8 @@ class Whole:
         What the pass has allocated.
     x : Tensor or None
         The input, if a node has saved it.
+    input : array or None
+        The one that the input had.
     output : tuple or None
         What a node has noted as `saved_output` that has saved the result.
     watched : sequence of Tensor
@@ -220,7 +223,7 @@ class Whole:
         Their numbers after the pass.
     """
 
-    __slots__ = ("taken", "parents", "memory", "x", "output", "watched", "versions")
+    __slots__ = ("taken", "parents", "memory", "x", "input", "output", "watched", "versions")
     answers_are_new = True
 
     @property
@@ -234,7 +237,8 @@ class Whole:
         taken, output = self.taken, self.output
         return (taken.device.kernels is not taken.kernels or modes.recorder.get() is not None
                 or [t.version[0] for t in self.watched] != self.versions
-                or output is not None and output[1][0] != output[2] or not taken.guards.arrays_hold())
+                or output is not None and output[1][0] != output[2]
+                or self.x is not None and self.x.data is not self.input or not taken.guards.arrays_hold())
 
     def check_versions(self):
         """Nothing: `backward` looks at them."""
