@@ -346,3 +346,16 @@ def test_python_of_a_child_is_run_every_time(name):
     for x in xs * 2:
         model(x)
     assert len(calls) == 20
+
+
+def test_an_input_that_nothing_has_saved_gets_another_shape():
+    net = (3, 4), lambda: [nn.Sigmoid(), nn.Linear(4, 4)]
+    model, xs = make(net)
+    x = xs[0].requires_grad_()
+    warm(model, [x] * 5)
+    y = model(x)
+    assert repeated(y)
+    x.data = x.data[:2].copy()
+    with pytest.raises(ValueError, match=r"shapes \(3, 4\) and \(2, 4\) cannot be broadcast together"):
+        y.sum().backward()
+    assert x.grad is None
